@@ -1,0 +1,1 @@
+"""The AgeTransformer: age embedding, encoder, decoder, discriminator, losses, renderer."""

@@ -1,0 +1,1 @@
+"""Captions and embeddings by Janus, without words of age."""

@@ -1,0 +1,18 @@
+"""Captions and embeddings by Janus."""
+
+from pydantic import Field
+
+from agetf_pipeline.config.base import Section
+
+
+class CaptionConfig(Section):
+    """The caption cache."""
+
+    prompt: str = "Describe the face."
+    max_new_tokens: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1)
+    chunk_size: int = Field(128, ge=1)
+    num_train_steps: int = Field(
+        400, ge=0, description="Caption steps where the tiny Janus is trained here."
+    )
+    max_failed_fraction: float = Field(0.2, ge=0, le=1)

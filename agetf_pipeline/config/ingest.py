@@ -1,0 +1,39 @@
+"""Where the photographs are and what is taken from them."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from agetf_pipeline.config.base import Section
+
+
+class SourceConfig(Section):
+    """One corpus on disk."""
+
+    path: Path | None = Field(
+        None, description="Folder; None: data/raw/<corpus> of the workspace. Never written to."
+    )
+    aligned: bool = Field(
+        True, description="Faces already fill the image (FFHQ crops). False: find and crop them."
+    )
+
+
+class ImageLimits(Section):
+    """What is read at all. Checked on the header, before any pixel is decoded."""
+
+    max_pixels: int = Field(40_000_000, ge=1)
+    max_bytes: int = Field(64_000_000, ge=1)
+    min_side_px: int = Field(32, ge=1)
+    max_aspect: float = Field(4.0, ge=1)
+
+
+class IngestConfig(Section):
+    """Reading corpora into the tables `images` and `quarantine`."""
+
+    ffhq_aging: SourceConfig = SourceConfig()
+    caf: SourceConfig = SourceConfig()
+    limits: ImageLimits = ImageLimits()
+    face_px: int = Field(256, ge=64, description="Size of the crops of faces that were found.")
+    max_failed_fraction: float = Field(0.2, ge=0, le=1)
+    chunk_size: int = Field(128, ge=1)
+    num_workers: int = Field(2, ge=1)

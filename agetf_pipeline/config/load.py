@@ -1,0 +1,101 @@
+"""`load_config`: the one way to get a configuration. Defaults < YAML < dotted overrides."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from agetf_pipeline.config.pipeline import PipelineConfig
+from agetf_pipeline.core.errors import ConfigError
+from agetf_pipeline.core.workspace import Workspace
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a configuration.
+
+    Args:
+        path: YAML file. Its key `extends` names another, relative to it, that it builds on.
+        overrides: `section.key=value`, values in YAML spelling (`training.lr=1e-4`, `x=null`).
+
+    Returns:
+        The frozen configuration, with an absolute workspace root. Relative roots are taken from
+        the folder above the one the YAML file lies in: the repository, for `configs/demo.yaml`.
+
+    Raises:
+        ConfigError: The file is absent or not YAML, a key is unknown, or a value does not fit.
+    """
+    values = _read(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        config = PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, found {item['input']!r}"
+            for item in error.errors()
+        )
+        raise ConfigError(
+            f"Expected settings that fit in {path}; found {problems}. "
+            "Change these keys; docs/configuration.md lists what there is."
+        ) from error
+    root = (path.resolve().parent.parent / config.workspace.root).resolve()
+    return config.model_copy(
+        update={"workspace": config.workspace.model_copy(update={"root": root})}
+    )
+
+
+def workspace_of(config: PipelineConfig) -> Workspace:
+    """Return the workspace of a loaded configuration."""
+    return Workspace(config.workspace.root)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(
+            f"Expected a config file at {path}; found nothing. "
+            "Give one of configs/*.yaml, or copy configs/folder.yaml and change it."
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Expected YAML in {path}; found: {error}. Correct the file.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"Expected sections in {path}; found {type(values).__name__}.")
+    parent = values.pop("extends", None)
+    return values if parent is None else _merge(_read(path.parent / parent), values)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if both else value
+    return merged
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(
+            f"Expected an override such as train.batch_size=8; found {override!r}. "
+            "Write section.key=value without spaces."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Expected YAML after '=' in {override!r}; found: {error}.") from error
+    # YAML 1.1 reads 1e-4 as text; people write it as a number.
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    section = values
+    for key in keys[:-1]:
+        inner = section.get(key)
+        section[key] = dict(inner) if isinstance(inner, Mapping) else {}
+        section = section[key]
+    section[keys[-1]] = value

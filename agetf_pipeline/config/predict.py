@@ -1,0 +1,13 @@
+"""Running the experts over images."""
+
+from pydantic import Field
+
+from agetf_pipeline.config.base import Section
+
+
+class PredictConfig(Section):
+    """Expert predictions, chunk by chunk."""
+
+    chunk_size: int = Field(256, ge=1)
+    batch_size: int = Field(32, ge=1)
+    max_failed_fraction: float = Field(0.2, ge=0, le=1)

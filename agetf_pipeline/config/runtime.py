@@ -1,0 +1,22 @@
+"""Where the workspace is and what the networks run on."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from agetf_pipeline.config.base import Section
+
+
+class WorkspaceConfig(Section):
+    """The folders. Relative paths are taken from the repository root (the config's grandparent)."""
+
+    root: Path = Field(Path(), description="Workspace root: data/, stats/, models/, outputs/.")
+
+
+class RuntimeConfig(Section):
+    """Device and threads. Not part of any fingerprint: they change speed, not meaning."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    num_threads: int | None = Field(None, ge=1, description="None: every core it may use.")
+    precision: Literal["fp32", "bf16"] = "fp32"

@@ -1,0 +1,1 @@
+"""Machinery below every other package: errors, hashing, atomic files, locks, progress, fitting."""

@@ -1,0 +1,38 @@
+"""Devices and threads: one place decides where networks run."""
+
+import os
+from typing import TYPE_CHECKING
+
+from agetf_pipeline.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str) -> "torch.device":
+    """Return the torch device that a config's `runtime.device` names.
+
+    Args:
+        name: `auto` (CUDA where there is one, else CPU), `cpu`, `cuda` or `cuda:<index>`.
+
+    Raises:
+        ConfigError: CUDA was asked for and there is none.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"Expected a CUDA device for runtime.device={name}; PyTorch sees none. "
+            "Set runtime.device=cpu or auto, or check the driver with nvidia-smi."
+        )
+    return device
+
+
+def set_num_threads(num_threads: int | None) -> None:
+    """Cap the threads of torch's operators; None takes the cores this process may use."""
+    import torch
+
+    torch.set_num_threads(num_threads or len(os.sched_getaffinity(0)))

@@ -1,0 +1,24 @@
+"""The errors that this library raises on purpose.
+
+Every message says three things: what was expected, what was found, and what to do about it.
+"""
+
+
+class AgetfError(Exception):
+    """Base of every error that the library raises on purpose."""
+
+
+class ConfigError(AgetfError):
+    """A configuration file, an override or a combination of settings cannot be used."""
+
+
+class DataError(AgetfError):
+    """A file or table that came in from outside, or a stored table, is not what it must be."""
+
+
+class WeightsError(AgetfError):
+    """A checkpoint is absent, fails verification, or does not fit the network."""
+
+
+class StageError(AgetfError):
+    """A stage cannot run, or has to stop: an input is missing, or too much of it failed."""

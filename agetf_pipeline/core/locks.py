@@ -1,0 +1,32 @@
+"""Kernel file locks: held by one process, freed by the kernel when it dies, however it dies."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agetf_pipeline.core.errors import StageError
+
+
+@contextmanager
+def exclusive_lock(path: Path, purpose: str, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on `path` while the block runs.
+
+    Args:
+        path: Lock file; made if absent, never removed (removing it would break the exclusion).
+        purpose: What the lock protects, for the message.
+        wait: Whether to wait for another holder; without it a held lock raises.
+
+    Raises:
+        StageError: The lock is held elsewhere and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise StageError(
+                f"Expected to be alone in {purpose}, but another process holds {path}. "
+                "Wait for it to end, or stop it, and run this again."
+            ) from error
+        yield

@@ -1,0 +1,103 @@
+"""Weights of networks: written as safetensors, loaded strictly, named by their content."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agetf_pipeline.core.errors import WeightsError
+from agetf_pipeline.core.files import atomic_path
+from agetf_pipeline.core.hashing import hash_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def save_weights(path: Path, module: "nn.Module", card: dict[str, Any]) -> str:
+    """Write a module's state as safetensors, atomically.
+
+    Args:
+        path: File to write, `*.safetensors`.
+        module: The module. Tensors shared between names are written once per name.
+        card: What made the weights (architecture settings, data, `trained_on`), JSON-compatible;
+            kept in the file's header.
+
+    Returns:
+        The file's sha256, which serves as the model version.
+    """
+    from safetensors.torch import save_file
+
+    state = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"card": json.dumps(card, sort_keys=True)})
+    return hash_file(path)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the card of a weights file written by `save_weights` (empty for foreign files)."""
+    from safetensors import safe_open
+
+    _require(path)
+    with safe_open(path, framework="pt") as stream:
+        return json.loads((stream.metadata() or {}).get("card", "{}"))
+
+
+def read_state(path: Path) -> "dict[str, Tensor]":
+    """Read a state dict from safetensors, or from a PyTorch file without executing pickles.
+
+    Raises:
+        WeightsError: The file is absent or unreadable, or holds more than tensors.
+    """
+    _require(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        import torch
+
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"Expected weights at {path}; could not read them: {error}. "
+            "Supply the file again, as safetensors or as a PyTorch file that holds only tensors."
+        ) from error
+
+
+def load_weights(module: "nn.Module", path: Path) -> str:
+    """Load weights strictly into `module`; return the file's sha256, the model version."""
+    load_state(module, read_state(path), str(path))
+    return hash_file(path)
+
+
+def load_state(module: "nn.Module", state: "dict[str, Tensor]", source: str) -> None:
+    """Load a state dict strictly.
+
+    Raises:
+        WeightsError: Keys are missing or unexpected, or shapes differ; all are listed.
+    """
+    own = module.state_dict()
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(set(state) - set(own))
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in sorted(set(own) & set(state))
+        if own[name].shape != state[name].shape
+    ]
+    if missing or unexpected or shapes:
+        raise WeightsError(
+            f"Weights of {source} do not fit {type(module).__name__}. Missing: {missing or 'none'}."
+            f" Unexpected: {unexpected or 'none'}. Other shapes: {shapes or 'none'}. "
+            "Check the architecture settings, or supply the matching file."
+        )
+    module.load_state_dict(state, strict=True)
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(
+            f"Expected weights at {path}; found nothing. Put the file there, or run the stage that "
+            "trains it."
+        )

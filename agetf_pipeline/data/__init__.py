@@ -1,0 +1,1 @@
+"""Readers of corpora, safe image reading and quarantine, table schemas, splits."""

@@ -1,0 +1,1 @@
+"""DDColor and ESRGAN: networks, their training on small corpora, decisions, sidecars."""

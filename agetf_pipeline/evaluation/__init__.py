@@ -1,0 +1,1 @@
+"""What is measured of labels, enhancement and renderings, with intervals."""

@@ -1,0 +1,1 @@
+"""The four age experts behind one protocol."""

@@ -1,0 +1,1 @@
+"""Expectation suites per table: the only importer of great_expectations."""

@@ -1,0 +1,1 @@
+"""The stages, in pipeline order: each a function `run(config, workspace, ...) -> StageReport`."""

@@ -1,0 +1,1 @@
+"""AgeTransformer training: dataset, loop, checkpoints."""
