@@ -11,6 +11,8 @@ class AssembleConfig(Section):
     split_seed: int = 0
     split_fractions: dict[str, float] = Field(default={"train": 0.8, "val": 0.1, "test": 0.1})
     corpus_age_variance_years2: float = Field(
-        1.0, ge=0, description="Of an age given by the corpus (CAF manifests), rounding included."
+        default=1.0,
+        ge=0,
+        description="Of an age given by the corpus (CAF manifests), rounding included.",
     )
-    min_images: int = Field(8, ge=1, description="Fewer: there is nothing to train on.")
+    min_images: int = Field(default=8, ge=1, description="Fewer: there is nothing to train on.")

@@ -9,10 +9,10 @@ class CaptionConfig(Section):
     """The caption cache."""
 
     prompt: str = "Describe the face."
-    max_new_tokens: int = Field(32, ge=1)
-    batch_size: int = Field(32, ge=1)
-    chunk_size: int = Field(128, ge=1)
+    max_new_tokens: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    chunk_size: int = Field(default=128, ge=1)
     num_train_steps: int = Field(
-        400, ge=0, description="Caption steps where the tiny Janus is trained here."
+        default=400, ge=0, description="Caption steps where the tiny Janus is trained here."
     )
-    max_failed_fraction: float = Field(0.2, ge=0, le=1)
+    max_failed_fraction: float = Field(default=0.2, ge=0, le=1)

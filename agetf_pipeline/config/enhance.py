@@ -12,11 +12,11 @@ class DDColorConfig(Section):
     """The colouriser."""
 
     size: Literal["tiny", "base", "large"] = "large"
-    input_px: int = Field(256, ge=32)
+    input_px: int = Field(default=256, ge=32)
     weights: Path | None = None
-    num_steps: int = Field(300, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    num_steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
 
 
 class ESRGANConfig(Section):
@@ -26,15 +26,17 @@ class ESRGANConfig(Section):
     size: Literal["tiny", "full"] = "full"
     scale: Literal[2, 4] = 4
     weights: Path | None = None
-    num_steps: int = Field(300, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    num_steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
 
 
 class TrainEnhancersConfig(Section):
     """The two enhancement networks, and their training on the clean part of the corpus."""
 
-    enabled: bool = Field(True, description="False: only load weights that are there already.")
+    enabled: bool = Field(
+        default=True, description="False: only load weights that are there already."
+    )
     ddcolor: DDColorConfig = DDColorConfig()
     esrgan: ESRGANConfig = ESRGANConfig()
     seed: int = 0
@@ -43,18 +45,24 @@ class TrainEnhancersConfig(Section):
 class EnhanceConfig(Section):
     """What each image needs, and what it must not do to it."""
 
-    target_px: int = Field(512, ge=64)
+    target_px: int = Field(default=512, ge=64)
     colourise: Literal["auto", "always", "never"] = "auto"
     super_resolve: Literal["auto", "always", "never"] = "auto"
-    max_grey_colourfulness: float = Field(4.0, ge=0, description="Hasler-Suesstrunk M3; 0 is grey.")
-    min_sharpness: float = Field(0.0, ge=0, description="Below it an image counts as blurred.")
-    tile_px: int = Field(512, ge=64)
-    chunk_size: int = Field(64, ge=1)
-    max_failed_fraction: float = Field(0.2, ge=0, le=1)
+    max_grey_colourfulness: float = Field(
+        default=4.0, ge=0, description="Hasler-Suesstrunk M3; 0 is grey."
+    )
+    min_sharpness: float = Field(
+        default=0.0, ge=0, description="Below it an image counts as blurred."
+    )
+    tile_px: int = Field(default=512, ge=64)
+    chunk_size: int = Field(default=64, ge=1)
+    max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
 
 
 class RecheckConfig(Section):
     """The age check after enhancement."""
 
-    max_age_shift_years: float = Field(3.0, gt=0)
-    exclude_flagged: bool = Field(True, description="Flagged outputs do not reach training.")
+    max_age_shift_years: float = Field(default=3.0, gt=0)
+    exclude_flagged: bool = Field(
+        default=True, description="Flagged outputs do not reach training."
+    )

@@ -8,12 +8,16 @@ from agetf_pipeline.config.base import Section
 class FilterConfig(Section):
     """What training may use. A looser threshold always keeps a superset."""
 
-    max_sigma_years: float = Field(8.0, gt=0, description="Of the mixture (root of the variance).")
-    max_interval_width_years: float = Field(40.0, gt=0)
-    max_head_pitch: float = Field(30.0, gt=0, description="Degrees; FFHQ-Aging's pose columns.")
-    max_head_yaw: float = Field(40.0, gt=0)
+    max_sigma_years: float = Field(
+        default=8.0, gt=0, description="Of the mixture (root of the variance)."
+    )
+    max_interval_width_years: float = Field(default=40.0, gt=0)
+    max_head_pitch: float = Field(
+        default=30.0, gt=0, description="Degrees; FFHQ-Aging's pose columns."
+    )
+    max_head_yaw: float = Field(default=40.0, gt=0)
     drop_dark_glasses: bool = True
     min_kept_per_group: int = Field(
-        5, ge=0, description="The surest images of a group are kept up to this many."
+        default=5, ge=0, description="The surest images of a group are kept up to this many."
     )
-    sigma0_years: float = Field(8.0, gt=0, description="Of the curriculum weight.")
+    sigma0_years: float = Field(default=8.0, gt=0, description="Of the curriculum weight.")

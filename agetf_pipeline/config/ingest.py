@@ -11,20 +11,22 @@ class SourceConfig(Section):
     """One corpus on disk."""
 
     path: Path | None = Field(
-        None, description="Folder; None: data/raw/<corpus> of the workspace. Never written to."
+        default=None,
+        description="Folder; None: data/raw/<corpus> of the workspace. Never written to.",
     )
     aligned: bool = Field(
-        True, description="Faces already fill the image (FFHQ crops). False: find and crop them."
+        default=True,
+        description="Faces already fill the image (FFHQ crops). False: find and crop them.",
     )
 
 
 class ImageLimits(Section):
     """What is read at all. Checked on the header, before any pixel is decoded."""
 
-    max_pixels: int = Field(40_000_000, ge=1)
-    max_bytes: int = Field(64_000_000, ge=1)
-    min_side_px: int = Field(32, ge=1)
-    max_aspect: float = Field(4.0, ge=1)
+    max_pixels: int = Field(default=40_000_000, ge=1)
+    max_bytes: int = Field(default=64_000_000, ge=1)
+    min_side_px: int = Field(default=32, ge=1)
+    max_aspect: float = Field(default=4.0, ge=1)
 
 
 class IngestConfig(Section):
@@ -33,7 +35,9 @@ class IngestConfig(Section):
     ffhq_aging: SourceConfig = SourceConfig()
     caf: SourceConfig = SourceConfig()
     limits: ImageLimits = ImageLimits()
-    face_px: int = Field(256, ge=64, description="Size of the crops of faces that were found.")
-    max_failed_fraction: float = Field(0.2, ge=0, le=1)
-    chunk_size: int = Field(128, ge=1)
-    num_workers: int = Field(2, ge=1)
+    face_px: int = Field(
+        default=256, ge=64, description="Size of the crops of faces that were found."
+    )
+    max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
+    chunk_size: int = Field(default=128, ge=1)
+    num_workers: int = Field(default=2, ge=1)

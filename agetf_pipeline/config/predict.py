@@ -8,6 +8,6 @@ from agetf_pipeline.config.base import Section
 class PredictConfig(Section):
     """Expert predictions, chunk by chunk."""
 
-    chunk_size: int = Field(256, ge=1)
-    batch_size: int = Field(32, ge=1)
-    max_failed_fraction: float = Field(0.2, ge=0, le=1)
+    chunk_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    max_failed_fraction: float = Field(default=0.2, ge=0, le=1)

@@ -11,12 +11,14 @@ from agetf_pipeline.config.base import Section
 class WorkspaceConfig(Section):
     """The folders. Relative paths are taken from the repository root (the config's grandparent)."""
 
-    root: Path = Field(Path(), description="Workspace root: data/, stats/, models/, outputs/.")
+    root: Path = Field(
+        default=Path(), description="Workspace root: data/, stats/, models/, outputs/."
+    )
 
 
 class RuntimeConfig(Section):
     """Device and threads. Not part of any fingerprint: they change speed, not meaning."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    num_threads: int | None = Field(None, ge=1, description="None: every core it may use.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    num_threads: int | None = Field(default=None, ge=1, description="None: every core it may use.")
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -10,10 +10,12 @@ class SynthesizeConfig(Section):
 
     enabled: bool = False
     seed: int = 0
-    size_px: int = Field(128, ge=64, le=256)
-    num_ffhq_images: int = Field(1500, ge=0, description="One identity each.")
-    num_caf_shards: int = Field(4, ge=0)
-    num_subjects_per_shard: int = Field(60, ge=1)
-    num_ages_per_subject: int = Field(5, ge=1)
-    degraded_fraction: float = Field(0.4, ge=0, le=1)
-    label_noise: float = Field(0.25, ge=0, le=1, description="Share of crowd labels moved a group.")
+    size_px: int = Field(default=128, ge=64, le=256)
+    num_ffhq_images: int = Field(default=1500, ge=0, description="One identity each.")
+    num_caf_shards: int = Field(default=4, ge=0)
+    num_subjects_per_shard: int = Field(default=60, ge=1)
+    num_ages_per_subject: int = Field(default=5, ge=1)
+    degraded_fraction: float = Field(default=0.4, ge=0, le=1)
+    label_noise: float = Field(
+        default=0.25, ge=0, le=1, description="Share of crowd labels moved a group."
+    )

@@ -13,45 +13,45 @@ ModelSize = Literal["tiny-64", "tiny-128", "base-128", "base-256", "large-256", 
 class DistillConfig(Section):
     """The frozen networks that guide training: age regressor (of the mixture) and identity."""
 
-    num_steps: int = Field(400, ge=1)
-    batch_size: int = Field(32, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    input_px: int = Field(64, ge=32)
-    width: int = Field(32, ge=8)
+    num_steps: int = Field(default=400, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    input_px: int = Field(default=64, ge=32)
+    width: int = Field(default=32, ge=8)
     seed: int = 1
 
 
 class LossWeights(Section):
     """Weights of the losses. Zero switches one off."""
 
-    adversarial: float = Field(1.0, ge=0)
-    age: float = Field(1.0, ge=0)
-    identity: float = Field(2.0, ge=0)
-    reconstruction: float = Field(5.0, ge=0)
-    cycle: float = Field(2.0, ge=0)
-    order: float = Field(0.5, ge=0)
-    smoothness: float = Field(0.05, ge=0)
-    paired: float = Field(5.0, ge=0, description="Towards the same subject at another age.")
+    adversarial: float = Field(default=1.0, ge=0)
+    age: float = Field(default=1.0, ge=0)
+    identity: float = Field(default=2.0, ge=0)
+    reconstruction: float = Field(default=5.0, ge=0)
+    cycle: float = Field(default=2.0, ge=0)
+    order: float = Field(default=0.5, ge=0)
+    smoothness: float = Field(default=0.05, ge=0)
+    paired: float = Field(default=5.0, ge=0, description="Towards the same subject at another age.")
 
 
 class TrainConfig(Section):
     """One training run."""
 
-    run_name: str = Field("age_transformer", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    run_name: str = Field(default="age_transformer", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     model: ModelSize = "base-128"
-    anchors: Path = Field(Path("configs/age_anchors.yaml"))
+    anchors: Path = Field(default=Path("configs/age_anchors.yaml"))
     guidance: Literal["null", "embedding"] = "null"
-    guidance_dropout: float = Field(0.3, ge=0, le=1)
-    init_from: Path | None = Field(None, description="Weights to start from.")
-    num_images: int = Field(200_000, ge=1, description="Length, in images seen.")
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(2e-4, gt=0)
-    lr_discriminator: float = Field(2e-4, gt=0)
-    r1_every: int = Field(16, ge=1)
-    ema_half_life_images: int = Field(10_000, ge=1)
-    off_anchor_fraction: float = Field(0.3, ge=0, le=1)
-    enhanced_probability: float = Field(0.5, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, gt=0)
-    checkpoint_every_s: float = Field(15.0, gt=0)
+    guidance_dropout: float = Field(default=0.3, ge=0, le=1)
+    init_from: Path | None = Field(default=None, description="Weights to start from.")
+    num_images: int = Field(default=200_000, ge=1, description="Length, in images seen.")
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(default=2e-4, gt=0)
+    lr_discriminator: float = Field(default=2e-4, gt=0)
+    r1_every: int = Field(default=16, ge=1)
+    ema_half_life_images: int = Field(default=10_000, ge=1)
+    off_anchor_fraction: float = Field(default=0.3, ge=0, le=1)
+    enhanced_probability: float = Field(default=0.5, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    checkpoint_every_s: float = Field(default=15.0, gt=0)
     losses: LossWeights = LossWeights()
     seed: int = 0
