@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"Expected sections in {path}; found {type(values).__name__}.")
     parent = values.pop("extends", None)
-    return values if parent is None else _merge(_read(path.parent / parent), values)
+    return values if parent is None else _merge(_read(path.parent / str(parent)), values)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     for key, value in above.items():
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value) if both else value
+        merged[key] = _merge(dict(old or {}), value) if both else value
     return merged
 
 
