@@ -1,18 +1,38 @@
 """Evaluation: the networks outside training, and what is measured."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from agetf_pipeline.config.base import Section
 
 
 class TrainEvaluatorsConfig(Section):
-    """Age estimator and identity embedder that training never sees."""
+    """Age estimator and identity embedder that training never sees.
+
+    A synthetic workspace trains them on faces drawn for this alone. Otherwise they are taken from
+    files, or trained on the labelled CAF images of the train split.
+    """
 
     num_steps: int = Field(default=400, ge=1)
     batch_size: int = Field(default=32, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     input_px: int = Field(default=64, ge=32)
     width: int = Field(default=32, ge=8)
+    embedding_dim: int = Field(default=64, ge=8)
+    num_identities: int = Field(
+        default=500, ge=2, description="Drawn for training; synthetic workspaces only."
+    )
+    num_ages_per_identity: int = Field(default=6, ge=2)
+    min_images: int = Field(
+        default=64, ge=2, description="Fewer labelled images: no evaluator, and said so."
+    )
+    age_estimator_weights: Path | None = Field(
+        default=None, description="Weights of evaluation.networks.AgeEstimator to use instead."
+    )
+    identity_embedder_weights: Path | None = Field(
+        default=None, description="Weights of evaluation.networks.IdentityEmbedder, likewise."
+    )
     seed: int = 2
 
 
@@ -22,6 +42,16 @@ class EvaluateConfig(Section):
     num_faces: int = Field(default=64, ge=1, description="Held-out faces rendered at every anchor.")
     num_grid_faces: int = Field(default=8, ge=1)
     num_bootstrap: int = Field(default=500, ge=10)
+    interval_level: float = Field(default=0.95, gt=0, lt=1)
     min_cell: int = Field(default=30, ge=1, description="Smaller cells are suppressed.")
+    false_accept_rate: float = Field(
+        default=1e-3, gt=0, lt=1, description="Sets the verification threshold."
+    )
+    max_mixture_to_best_expert: float = Field(
+        default=1.02, gt=0, description="Must hold: mixture MAE over the best expert's."
+    )
+    min_age_spearman: float = Field(
+        default=0.8, ge=-1, le=1, description="Must hold: target age against the age read."
+    )
     batch_size: int = Field(default=16, ge=1)
     seed: int = 0
