@@ -1,0 +1,248 @@
+"""What a good table looks like: rules on rows, written in Polars, with what may fail of each.
+
+A rule marks the rows that break it. How many may do so, and whether a table that passes that limit
+must not spread (critical) or a person should look (warning), stands beside the rule; the verdict
+itself is given by Great Expectations on the counts (`suites.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from agetf_pipeline.data.ages import AGE_GROUPS
+
+Severity = Literal["critical", "warning"]
+
+_MAX_AGE_YEARS = 120
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule on the rows of a table.
+
+    Attributes:
+        name: Short name, unique within the table.
+        description: What is expected, for a person.
+        broken: Expression that is true for rows that break it (null counts as not broken).
+        severity: `critical` blocks what comes after; `warning` asks a person to look.
+        max_broken_fraction: Share of rows that may break it.
+        applies: Rows that are counted; None for all.
+    """
+
+    name: str
+    description: str
+    broken: pl.Expr
+    severity: Severity = "critical"
+    max_broken_fraction: float = 0.0
+    applies: pl.Expr | None = None
+
+
+def _outside(column: str, low: float, high: float) -> pl.Expr:
+    value = pl.col(column)
+    return value.is_nan() | (value < low) | (value > high)
+
+
+def _null_without_reason(column: str) -> pl.Expr:
+    return pl.col(column).is_null() & pl.col("reason").is_null()
+
+
+_NOT_OK = pl.col("status") != "ok"
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "images": (
+        Rule(
+            "size_known",
+            "Every face has a size",
+            (pl.col("width_px") < 1) | (pl.col("height_px") < 1),
+        ),
+        Rule(
+            "true_age_in_range",
+            "Ages given by the corpus lie in 0-120 years",
+            _outside("true_age_years", 0, _MAX_AGE_YEARS),
+        ),
+        Rule(
+            "age_group_known", "Age groups are FFHQ-Aging's", ~pl.col("age_group").is_in(AGE_GROUPS)
+        ),
+        Rule(
+            "image_id_is_sha256",
+            "image_id is a sha256",
+            ~pl.col("image_id").str.contains(r"^[0-9a-f]{64}$"),
+        ),
+        Rule(
+            "age_label_confident",
+            "Crowd labels have a confidence above 0.6",
+            pl.col("age_group_confidence") <= 0.6,
+            "warning",
+            0.3,
+        ),
+        Rule(
+            "few_conversions",
+            "Few images had to be converted (CMYK, 16 bit, rotation)",
+            pl.col("flags").list.len() > 0,
+            "warning",
+            0.5,
+        ),
+    ),
+    "predictions": (
+        Rule("answered", "Experts answer", _NOT_OK, "warning", 0.05),
+        Rule("mostly_answered", "Experts answer on most images", _NOT_OK, "critical", 0.5),
+        Rule("failure_explained", "A failed reading says why", _null_without_reason("age_years")),
+        Rule("age_in_range", "Ages lie in 0-120 years", _outside("age_years", 0, _MAX_AGE_YEARS)),
+        Rule(
+            "sigma_positive",
+            "A standard deviation is positive and finite",
+            ~(pl.col("sigma_years") > 0) | ~pl.col("sigma_years").is_finite(),
+            applies=pl.col("status") == "ok",
+        ),
+        Rule(
+            "distribution_sums_to_one",
+            "Distributions over ages sum to 1",
+            (pl.col("distribution").arr.sum() - 1).abs() > 1e-3,
+        ),
+        Rule(
+            "valid_mass",
+            "Janus gives most of its probability to numbers",
+            pl.col("valid_mass") < 0.5,
+            "warning",
+            0.05,
+        ),
+    ),
+    "labels": (
+        Rule("age_in_range", "Ages lie in 0-120 years", _outside("age_years", 0, _MAX_AGE_YEARS)),
+        Rule("variance_not_negative", "Variances are not negative", pl.col("variance_years2") < 0),
+        Rule(
+            "variance_adds_up",
+            "Variance = within + between",
+            (
+                pl.col("variance_years2")
+                - pl.col("within_variance_years2")
+                - pl.col("between_variance_years2")
+            ).abs()
+            > 1e-2 * (1 + pl.col("variance_years2")),
+        ),
+        Rule(
+            "interval_ordered",
+            "An interval's ends are in order",
+            pl.col("interval_low_years") > pl.col("interval_high_years"),
+        ),
+        Rule(
+            "unlabelled_explained",
+            "An image without a label says why",
+            _null_without_reason("age_years"),
+        ),
+        Rule("labelled", "Images get a label", pl.col("age_years").is_null(), "warning", 0.05),
+        Rule(
+            "mostly_labelled",
+            "Most images get a label",
+            pl.col("age_years").is_null(),
+            "critical",
+            0.5,
+        ),
+        Rule("calibrated", "The mixture is calibrated", ~pl.col("calibrated"), "warning"),
+        Rule(
+            "few_relabelled",
+            "Under half of the original labels are replaced",
+            pl.col("decision") == "relabel",
+            "warning",
+            0.5,
+            pl.col("original_age_group").is_not_null(),
+        ),
+    ),
+    "keep_list": (
+        Rule(
+            "drop_explained",
+            "A dropped image says why",
+            ~pl.col("keep") & (pl.col("reasons").list.len() == 0),
+        ),
+        Rule(
+            "kept_have_labels",
+            "A kept image has an age",
+            pl.col("keep") & pl.col("label_age_years").is_null(),
+        ),
+        Rule(
+            "weight_in_range",
+            "Curriculum weights lie in (0, 1]",
+            (pl.col("curriculum_weight") <= 0) | (pl.col("curriculum_weight") > 1),
+        ),
+        Rule("kept", "Most images are kept", ~pl.col("keep"), "warning", 0.5),
+        Rule("some_kept", "Some images are kept", ~pl.col("keep"), "critical", 0.999),
+    ),
+    "enhanced": (
+        Rule("succeeded", "Enhancement succeeds", _NOT_OK, "warning", 0.02),
+        Rule("mostly_succeeded", "Enhancement mostly succeeds", _NOT_OK, "critical", 0.2),
+        Rule("failure_explained", "A failure says why", _null_without_reason("enhanced_path")),
+        Rule(
+            "linked",
+            "Every output has its hash and its sidecar",
+            pl.col("enhanced_sha256").is_null() | pl.col("sidecar_path").is_null(),
+            applies=pl.col("status") == "ok",
+        ),
+    ),
+    "enhanced_ages": (
+        Rule("age_kept", "Enhancement leaves the age alone", pl.col("flagged"), "warning", 0.2),
+        Rule(
+            "unknown_explained",
+            "An age that could not be compared says why",
+            _null_without_reason("age_shift_years"),
+        ),
+    ),
+    "captions": (
+        Rule("succeeded", "Captions are written", _NOT_OK, "warning", 0.02),
+        Rule("mostly_succeeded", "Captions are mostly written", _NOT_OK, "critical", 0.2),
+        Rule(
+            "not_empty",
+            "A caption has words",
+            pl.col("caption").str.strip_chars() == "",
+            "warning",
+            0.02,
+        ),
+        Rule(
+            "embedding_finite",
+            "Embeddings are finite",
+            pl.col("image_embedding")
+            .list.eval(~pl.element().cast(pl.Float32).is_finite())
+            .list.any(),
+            applies=pl.col("status") == "ok",
+        ),
+        Rule(
+            "varied",
+            "Captions differ from one another",
+            pl.col("caption").is_duplicated()
+            & (pl.col("caption").count().over("caption") > 0.5 * pl.len()),
+            "warning",
+        ),
+    ),
+    "training_manifest": (
+        Rule("age_in_range", "Ages lie in 0-120 years", _outside("age_years", 0, _MAX_AGE_YEARS)),
+        Rule("variance_not_negative", "Variances are not negative", pl.col("variance_years2") < 0),
+        Rule(
+            "weight_in_range",
+            "Curriculum weights lie in (0, 1]",
+            (pl.col("curriculum_weight") <= 0) | (pl.col("curriculum_weight") > 1),
+        ),
+        Rule(
+            "identities_in_one_split",
+            "No identity is in two splits",
+            pl.col("split").n_unique().over("identity") > 1,
+        ),
+        Rule(
+            "split_known",
+            "Splits are train, val or test",
+            ~pl.col("split").is_in(["train", "val", "test"]),
+        ),
+        Rule("captioned", "Images have captions", ~pl.col("has_caption"), "warning", 0.05),
+    ),
+}
+
+
+def count_broken(rule: Rule, frame: pl.DataFrame) -> tuple[int, int, list[str]]:
+    """Count the rows that break a rule.
+
+    Returns:
+        Rows counted, rows that break it, and up to five of their image ids (or paths).
+    """
+    rows = frame if rule.applies is None else frame.filter(rule.applies)
+    broken = rows.filter(rule.broken.fill_null(False))
+    name = "image_id" if "image_id" in frame.columns else frame.columns[0]
+    return rows.height, broken.height, broken.head(5).get_column(name).to_list()

@@ -1,0 +1,82 @@
+"""The stages by name and in order: what the command line and Dagster run."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Literal
+
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.workspace import Workspace, is_caf
+from agetf_pipeline.stages.base import StageReport
+
+Partitioning = Literal["none", "all", "caf"]
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One stage: its verb, which partitions it runs over, and what it does in a line."""
+
+    name: str
+    partitioning: Partitioning
+    summary: str
+
+
+STAGES: tuple[StageInfo, ...] = (
+    StageInfo("synthesize", "none", "draw a synthetic corpus in the layouts of the real ones"),
+    StageInfo("ingest", "all", "read the photographs safely; quarantine what cannot be read"),
+    StageInfo("train_experts", "none", "train the four age experts on the labelled images"),
+    StageInfo("predict", "all", "let every expert read every face"),
+    StageInfo("relabel", "none", "calibrate the mixture of experts and label every face"),
+    StageInfo("filter", "all", "decide which images training may use, with reasons"),
+    StageInfo("train_enhancers", "none", "train the colouriser and the super-resolver"),
+    StageInfo("enhance", "caf", "colourise and super-resolve what needs it"),
+    StageInfo("recheck", "caf", "compare the mixture's age before and after enhancement"),
+    StageInfo("caption", "all", "write captions and embeddings without words of age"),
+    StageInfo("assemble", "none", "join everything into the training manifest"),
+    StageInfo("distill", "none", "train the networks that guide training"),
+    StageInfo("train", "none", "train the AgeTransformer"),
+    StageInfo("train_evaluators", "none", "train the networks that only evaluation may use"),
+    StageInfo("evaluate", "none", "measure labels, enhancement and renderings; write the report"),
+    StageInfo("register", "none", "log the run and register the model in MLflow"),
+    StageInfo("release", "none", "write the files for others"),
+)
+
+_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def stage_info(name: str) -> StageInfo:
+    """Return a stage by its verb.
+
+    Raises:
+        StageError: There is no such stage.
+    """
+    if name not in _BY_NAME:
+        raise StageError(f"Expected a stage, one of {', '.join(_BY_NAME)}; found {name!r}.")
+    return _BY_NAME[name]
+
+
+def select_partitions(info: StageInfo, partitions: list[str]) -> list[str | None]:
+    """Return those of the workspace's partitions that a stage runs over; [None] for one run."""
+    if info.partitioning == "none":
+        return [None]
+    return [p for p in partitions if info.partitioning == "all" or is_caf(p)]
+
+
+def run_stage(
+    name: str, config: PipelineConfig, workspace: Workspace, partition: str | None = None
+) -> StageReport:
+    """Run one stage, on one partition where it has them.
+
+    Heavy packages are imported here, by the stage's module and what it calls.
+
+    Raises:
+        AgetfError: The stage cannot run or had to stop; the message says why and what to do.
+    """
+    info = stage_info(name)
+    if (info.partitioning == "none") != (partition is None):
+        raise StageError(
+            f"Expected {'no partition' if info.partitioning == 'none' else 'a partition'} for "
+            f"stage '{name}'; found {partition!r}."
+        )
+    run = importlib.import_module(f"agetf_pipeline.stages.{name}").run
+    return run(config, workspace) if partition is None else run(config, workspace, partition)

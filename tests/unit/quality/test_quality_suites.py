@@ -1,0 +1,107 @@
+"""Expectation suites: good rows pass, each kind of bad row is found, limits and severities hold."""
+
+import polars as pl
+import pytest
+
+from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.schemas import KEEP_LIST, LABELS, TABLES, TRAINING_MANIFEST
+from agetf_pipeline.data.tables import to_frame, write_table
+from agetf_pipeline.quality.rules import RULES, count_broken
+from agetf_pipeline.quality.suites import check_table, judge
+
+
+def manifest_row(image_id: str, **changes) -> dict:
+    row = {
+        "image_id": image_id, "partition": "caf/a", "split": "train", "identity": f"caf:{image_id}",
+        "face_path": "x.png", "enhanced_path": None, "age_years": 30.0, "variance_years2": 4.0,
+        "age_group": "30-39", "curriculum_weight": 0.5, "label_source": "moe", "has_caption": True,
+    }  # fmt: skip
+    return row | changes
+
+
+def failed(result) -> set[str]:
+    return {verdict.name for verdict in result.verdicts if not verdict.passed}
+
+
+def test_good_rows_pass():
+    frame = to_frame([manifest_row("a"), manifest_row("b")], TRAINING_MANIFEST)
+    result = judge("training_manifest", frame)
+    assert result.passed
+    assert not result.blocks
+    assert result.num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"age_years": 130.0}, "age_in_range"),
+        ({"age_years": float("nan")}, "age_in_range"),
+        ({"variance_years2": -1.0}, "variance_not_negative"),
+        ({"curriculum_weight": 0.0}, "weight_in_range"),
+        ({"split": "holdout"}, "split_known"),
+        ({"identity": "caf:a", "split": "test"}, "identities_in_one_split"),
+    ],
+)
+def test_a_bad_row_blocks_and_is_named(changes, rule):
+    rows = [manifest_row("a"), manifest_row("b", **changes)]
+    result = judge("training_manifest", to_frame(rows, TRAINING_MANIFEST))
+    assert failed(result) == {rule}
+    assert result.blocks
+    broken = next(verdict for verdict in result.verdicts if verdict.name == rule)
+    assert "b" in broken.examples
+
+
+def test_an_empty_table_blocks():
+    result = judge("training_manifest", to_frame([], TRAINING_MANIFEST))
+    assert failed(result) == {"has_rows"}
+    assert result.blocks
+
+
+def test_a_warning_does_not_block():
+    rows = [manifest_row(f"{i}", has_caption=i > 0) for i in range(10)]
+    result = judge("training_manifest", to_frame(rows, TRAINING_MANIFEST))
+    assert failed(result) == {"captioned"}
+    assert not result.blocks
+
+
+def test_the_limit_is_a_share_of_the_rows():
+    def keep(i: int, kept: bool) -> dict:
+        return {
+            "image_id": f"{i:02}", "keep": kept, "reasons": [] if kept else ["high_variance"],
+            "label_age_years": 20.0, "label_variance_years2": 1.0, "age_group": "20-29",
+            "curriculum_weight": 1.0 if kept else None,
+        }  # fmt: skip
+
+    half = to_frame([keep(i, i % 2 == 0) for i in range(10)], KEEP_LIST)
+    most_dropped = to_frame([keep(i, i < 4) for i in range(10)], KEEP_LIST)
+    assert failed(judge("keep_list", half)) == set()
+    assert failed(judge("keep_list", most_dropped)) == {"kept"}
+
+
+def test_every_rule_reads_its_own_table():
+    for table, rules in RULES.items():
+        frame = to_frame([], TABLES[table])
+        names = [rule.name for rule in rules]
+        assert len(set(names)) == len(names)
+        for rule in rules:
+            assert count_broken(rule, frame) == (0, 0, [])
+
+
+def test_labels_variance_must_add_up():
+    row = {
+        "image_id": "a", "label_version": "1", "age_years": 20.0, "variance_years2": 9.0,
+        "within_variance_years2": 4.0, "between_variance_years2": 1.0, "interval_low_years": 10.0,
+        "interval_high_years": 30.0, "num_experts": 4, "experts": "{}", "original_age_group": None,
+        "age_group": "20-29", "decision": "none", "reason": None, "calibrated": True,
+    }  # fmt: skip
+    assert failed(judge("labels", to_frame([row], LABELS))) == {"variance_adds_up"}
+
+
+def test_the_result_is_kept_beside_the_tables(tmp_path):
+    workspace = Workspace(tmp_path)
+    frame = to_frame([manifest_row("a")], TRAINING_MANIFEST)
+    write_table(workspace, TRAINING_MANIFEST, "all", frame)
+    assert check_table(workspace, "training_manifest").passed
+    kept = pl.read_json(workspace.stats / "quality" / "training_manifest.json")
+    assert kept["num_rows"].to_list() == [1]
+    assert kept["passed"].to_list() == [True]
