@@ -18,6 +18,10 @@ class SourceConfig(Section):
         default=True,
         description="Faces already fill the image (FFHQ crops). False: find and crop them.",
     )
+    follow_links: bool = Field(
+        default=False,
+        description="Whether links inside the folder may lead out of it.",
+    )
 
 
 class ImageLimits(Section):
@@ -38,6 +42,14 @@ class IngestConfig(Section):
     face_px: int = Field(
         default=256, ge=64, description="Size of the crops of faces that were found."
     )
-    max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
+    max_failed_fraction: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Share of a partition's files in quarantine, duplicates aside, that stops it.",
+    )
     chunk_size: int = Field(default=128, ge=1)
-    num_workers: int = Field(default=2, ge=1)
+    num_workers: int = Field(default=2, ge=1, description="Processes that decode.")
+    max_decode_s: float = Field(
+        default=60.0, gt=0, description="Per image; a decoder that takes longer is stopped."
+    )
