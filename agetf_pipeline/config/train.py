@@ -13,7 +13,7 @@ ModelSize = Literal["tiny-64", "tiny-128", "base-128", "base-256", "large-256", 
 class DistillConfig(Section):
     """The frozen networks that guide training: age regressor (of the mixture) and identity."""
 
-    num_steps: int = Field(default=400, ge=1)
+    num_steps: int = Field(default=400, ge=1, description="Of each of the two networks.")
     batch_size: int = Field(default=32, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     input_px: int = Field(default=64, ge=32)
@@ -45,13 +45,34 @@ class TrainConfig(Section):
     init_from: Path | None = Field(default=None, description="Weights to start from.")
     num_images: int = Field(default=200_000, ge=1, description="Length, in images seen.")
     batch_size: int = Field(default=16, ge=1)
+    ages_per_image: int = Field(
+        default=4, ge=2, description="Renderings of each image in a step: own age, pairs, others."
+    )
+    all_anchors_every: int = Field(
+        default=8, ge=0, description="Steps between those that render every anchor; 0: none."
+    )
+    paired_fraction: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of a batch drawn from subjects with images at several ages.",
+    )
     lr: float = Field(default=2e-4, gt=0)
     lr_discriminator: float = Field(default=2e-4, gt=0)
+    lr_warmup_images: int = Field(default=1000, ge=0)
+    lr_final_fraction: float = Field(
+        default=0.05, gt=0, le=1, description="Of lr, at the end of a cosine decay."
+    )
+    adversarial_from: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the run after which it begins."
+    )
     r1_every: int = Field(default=16, ge=1)
     ema_half_life_images: int = Field(default=10_000, ge=1)
     off_anchor_fraction: float = Field(default=0.3, ge=0, le=1)
     enhanced_probability: float = Field(default=0.5, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     checkpoint_every_s: float = Field(default=15.0, gt=0)
+    log_every_images: int = Field(default=200, ge=1)
+    num_sample_faces: int = Field(default=6, ge=1, description="Rows of the sample grid.")
     losses: LossWeights = LossWeights()
     seed: int = 0

@@ -1,0 +1,149 @@
+"""The losses of AgeTransformer training: each a small function of tensors alone.
+
+Each returns a value per item, so that curriculum weights and masks are applied in one place
+(`weighted_mean`). Images are -1 to 1. Shapes: N items, A ages, K age bins, C H W.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AGE_SCALE_YEARS = 10.0
+
+
+def weighted_mean(values_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
+    """Return the mean of items that count by their weights; zero where all weights are zero."""
+    if weights_N is None:
+        return values_N.mean()
+    return (values_N * weights_N).sum() / weights_N.sum().clamp(min=1e-6)
+
+
+def pixel_loss(image_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    """Return the mean absolute difference, (N,), 0 to 2.
+
+    For reconstruction at the source's own age, for cycles, and for pairs of one subject.
+    """
+    return (image_NCHW - target_NCHW).abs().mean(dim=(1, 2, 3))
+
+
+def edge_loss(image_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    """Return the mean absolute difference of the first differences in x and y, (N,).
+
+    It keeps wrinkles and hair from being averaged away, which weigh little in `pixel_loss`.
+    """
+    difference = image_NCHW - target_NCHW
+    dx = difference[..., :, 1:] - difference[..., :, :-1]
+    dy = difference[..., 1:, :] - difference[..., :-1, :]
+    return dx.abs().mean(dim=(1, 2, 3)) + dy.abs().mean(dim=(1, 2, 3))
+
+
+def structure_loss(image_NCHW: Tensor, target_NCHW: Tensor, window_px: int = 5) -> Tensor:
+    """Return 1 - SSIM over square windows, (N,), 0 (equal) to 2.
+
+    Source: Wang et al. 2004, with constants for a range of 2.
+    """
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    mean_a = F.avg_pool2d(image_NCHW, window_px, 1)
+    mean_b = F.avg_pool2d(target_NCHW, window_px, 1)
+    var_a = F.avg_pool2d(image_NCHW**2, window_px, 1) - mean_a**2
+    var_b = F.avg_pool2d(target_NCHW**2, window_px, 1) - mean_b**2
+    covariance = F.avg_pool2d(image_NCHW * target_NCHW, window_px, 1) - mean_a * mean_b
+    ssim = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
+        (mean_a**2 + mean_b**2 + c1) * (var_a.clamp(min=0) + var_b.clamp(min=0) + c2)
+    )
+    return 1 - ssim.mean(dim=(1, 2, 3))
+
+
+def soft_age_target(ages_N: Tensor, sigmas_N: Tensor, num_bins: int) -> Tensor:
+    """Return Gaussians over the age bins 0..num_bins-1, (N, K), rows sum to 1."""
+    bins_K = torch.arange(num_bins, device=ages_N.device, dtype=torch.float32)
+    scores = -0.5 * ((bins_K - ages_N[:, None]) / sigmas_N[:, None]) ** 2
+    return torch.softmax(scores, dim=1)
+
+
+def expected_age(logits_NK: Tensor) -> Tensor:
+    """Return the mean age in years, (N,), of a distribution over age bins given as logits."""
+    bins_K = torch.arange(logits_NK.shape[1], device=logits_NK.device, dtype=torch.float32)
+    return torch.softmax(logits_NK.float(), dim=1) @ bins_K
+
+
+def age_loss(logits_NK: Tensor, target_ages_N: Tensor, sigma_years: float = 3.0) -> Tensor:
+    """Return how far the age that a frozen regressor reads lies from the one asked for, (N,).
+
+    Huber of the mean in units of ten years, plus half the earth mover's distance (in the same
+    units) between the distribution and a Gaussian of `sigma_years`.
+    """
+    mean_N = expected_age(logits_NK)
+    huber_N = F.huber_loss(
+        mean_N / AGE_SCALE_YEARS, target_ages_N / AGE_SCALE_YEARS, reduction="none"
+    )
+    sigmas_N = torch.full_like(target_ages_N, sigma_years)
+    target_NK = soft_age_target(target_ages_N, sigmas_N, logits_NK.shape[1])
+    cdf_gap = torch.cumsum(torch.softmax(logits_NK.float(), dim=1) - target_NK, dim=1)
+    return huber_N + 0.5 * cdf_gap.abs().sum(dim=1) / AGE_SCALE_YEARS
+
+
+def identity_margin(age_gap_N: Tensor) -> Tensor:
+    """Return the similarity that is asked for across an age gap in years: 0.85 falling to 0.45.
+
+    Never 1: one person at 10 and at 80 is not the same picture.
+    """
+    return 0.85 - 0.4 * (age_gap_N / 80.0).clamp(0, 1)
+
+
+def identity_loss(embedding_ND: Tensor, source_embedding_ND: Tensor, age_gap_N: Tensor) -> Tensor:
+    """Return `max(0, margin(age gap) - cosine)`, (N,), between rendering and source."""
+    cosine_N = F.cosine_similarity(embedding_ND, source_embedding_ND, dim=1)
+    return (identity_margin(age_gap_N) - cosine_N).clamp(min=0)
+
+
+def order_loss(read_ages_NA: Tensor, target_ages_NA: Tensor, margin_years: float = 5.0) -> Tensor:
+    """Return `softplus((a_k - a_{k+1} + margin) / 2)` over neighbouring target ages, (N,).
+
+    Pairs asked for at ages closer than the margin are held to their own distance instead.
+    """
+    order = target_ages_NA.argsort(dim=1)
+    read, target = read_ages_NA.gather(1, order), target_ages_NA.gather(1, order)
+    wanted = (target[:, 1:] - target[:, :-1]).clamp(max=margin_years)
+    gaps = F.softplus((read[:, :-1] - read[:, 1:] + wanted) / 2)
+    return (gaps * (wanted > 0)).mean(dim=1)
+
+
+def smoothness_loss(mask_NHW: Tensor, flow_N2HW: Tensor, age_gap_N: Tensor) -> Tensor:
+    """Return the total variation of mask and flow, (N,), decaying with the age gap in years."""
+    mask_N1HW = mask_NHW[:, None]
+    variation = _variation(mask_N1HW) + 10 * _variation(flow_N2HW)
+    return variation * torch.exp(-age_gap_N / 20.0)
+
+
+def generator_loss(fake_logits_N: Tensor) -> Tensor:
+    """Return the non-saturating adversarial loss of the generator, (N,)."""
+    return F.softplus(-fake_logits_N)
+
+
+def discriminator_loss(real_logits_N: Tensor, fake_logits_N: Tensor) -> Tensor:
+    """Return the logistic loss of the discriminator, (N,)."""
+    return F.softplus(-real_logits_N) + F.softplus(fake_logits_N)
+
+
+def r1_penalty(real_logits_N: Tensor, real_NCHW: Tensor) -> Tensor:
+    """Return the squared gradient norm of the logits at real images, (N,). Source: R1, 2018."""
+    (gradient,) = torch.autograd.grad(real_logits_N.sum(), real_NCHW, create_graph=True)
+    return gradient.pow(2).sum(dim=(1, 2, 3))
+
+
+def curriculum_weight(variance_N: Tensor, progress: float) -> Tensor:
+    """Return `1 / (1 + (sigma / sigma0)^2)`, (N,), with sigma0 rising from 3 to 15 years.
+
+    Args:
+        variance_N: Variance of each label, years squared.
+        progress: Share of the run that is done, 0 to 1.
+    """
+    sigma0_years = 3.0 + 12.0 * min(max(progress, 0.0), 1.0)
+    return 1.0 / (1.0 + variance_N / sigma0_years**2)
+
+
+def _variation(x_NCHW: Tensor) -> Tensor:
+    dx = (x_NCHW[..., :, 1:] - x_NCHW[..., :, :-1]).abs().mean(dim=(1, 2, 3))
+    dy = (x_NCHW[..., 1:, :] - x_NCHW[..., :-1, :]).abs().mean(dim=(1, 2, 3))
+    return dx + dy
