@@ -1,0 +1,84 @@
+"""Networks that only judge: an age estimator and an identity embedder outside training.
+
+Their architectures (residual, batch-normalised, attention or generalised-mean pooling) differ on
+purpose from those that guide training, so that what training learns to please is not what
+measures it. Shapes: B batch, C channels, H W image, K age bins, D embedding, L places.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NUM_AGE_BINS = 101
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch normalisation around a shortcut, halving the image."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return features of half the size (B, C', H/2, W/2)."""
+        h = F.silu(self.norm1(self.conv1(x_BCHW)))
+        h = self.norm2(self.conv2(h))
+        return F.silu(h + self.shortcut(F.avg_pool2d(x_BCHW, 2)))
+
+
+def _trunk(width: int) -> nn.Sequential:
+    """Three residual blocks after a strided stem: 1/16 of the size, 4 * width channels."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False),
+        nn.BatchNorm2d(width),
+        nn.SiLU(),
+        ResidualBlock(width, width),
+        ResidualBlock(width, 2 * width),
+        ResidualBlock(2 * width, 4 * width),
+    )
+
+
+class AgeEstimator(nn.Module):
+    """Reads a distribution over the ages 0..100 from faces, by attention over the image."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.trunk = _trunk(width)
+        self.attention = nn.Conv2d(4 * width, 1, 1)
+        self.head = nn.Sequential(
+            nn.Linear(8 * width, 4 * width), nn.SiLU(), nn.Linear(4 * width, NUM_AGE_BINS)
+        )
+
+    def forward(self, faces_BCHW: Tensor) -> Tensor:
+        """Return log-probabilities of the ages (B, K) from faces in [-1, 1]."""
+        features_BCHW = self.trunk(faces_BCHW)
+        weights_B1L = self.attention(features_BCHW).flatten(2).softmax(-1)
+        features_BCL = features_BCHW.flatten(2)
+        attended_BC = (features_BCL * weights_B1L).sum(-1)
+        pooled = torch.cat([attended_BC, features_BCL.mean(-1)], dim=1)
+        return self.head(pooled).log_softmax(dim=-1)
+
+
+class IdentityEmbedder(nn.Module):
+    """Maps faces to unit vectors: near for one person at any age, far for two."""
+
+    def __init__(self, width: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.trunk = _trunk(width)
+        self.exponent = nn.Parameter(torch.tensor(3.0))
+        self.project = nn.Linear(4 * width * 16, embedding_dim, bias=False)
+        self.norm = nn.BatchNorm1d(embedding_dim)
+
+    def forward(self, faces_BCHW: Tensor) -> Tensor:
+        """Return unit embeddings (B, D) from faces in [-1, 1], sides of 64 px or a multiple."""
+        features = self.trunk(faces_BCHW)
+        # Generalised-mean pooling to 4x4: where a feature lies tells the parts of a face apart.
+        # SiLU's small negative values are shifted out before the power.
+        exponent = self.exponent.clamp(1.0, 8.0)
+        powered = (features + 0.3).clamp(min=1e-4).pow(exponent)
+        pooled = F.adaptive_avg_pool2d(powered, 4).pow(1.0 / exponent)
+        return F.normalize(self.norm(self.project(pooled.flatten(1))), dim=-1)

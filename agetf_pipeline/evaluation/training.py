@@ -1,0 +1,224 @@
+"""Training of the evaluators, on faces that no other network of the pipeline has seen.
+
+Shapes: N faces, B batch, C H W image, D embedding, P people.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agetf_pipeline.config.evaluate import TrainEvaluatorsConfig
+from agetf_pipeline.core.fitting import FitSettings, fit
+from agetf_pipeline.core.weights import read_card, save_weights
+from agetf_pipeline.evaluation.judges import AGE_KIND, IDENTITY_KIND, to_input
+from agetf_pipeline.evaluation.networks import NUM_AGE_BINS, AgeEstimator, IdentityEmbedder
+
+_LABEL_SIGMA_YEARS = 2.0
+_COSINE_SCALE = 16.0
+_COSINE_MARGIN = 0.15
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """Faces with what the evaluators learn from them.
+
+    Attributes:
+        faces: uint8 (N, S, S, 3), RGB.
+        ages_years: float32 (N,).
+        people: int64 (N,), index of the person, 0 to P - 1.
+        source: Where they come from, for the card: `synthetic` or `workspace corpus`.
+        version: Content hash of what they were made from.
+    """
+
+    faces: np.ndarray
+    ages_years: np.ndarray
+    people: np.ndarray
+    source: str
+    version: str
+
+
+class _CosineClassifier(nn.Module):
+    """The embedder with a direction per person of the training set; only the embedder is kept."""
+
+    def __init__(self, embedder: IdentityEmbedder, num_people: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.directions = nn.Parameter(torch.randn(num_people, embedding_dim) * 0.1)
+
+    def forward(self, faces_BCHW: Tensor) -> Tensor:
+        """Return cosines to every person's direction (B, P)."""
+        return self.embedder(faces_BCHW) @ F.normalize(self.directions, dim=-1).T
+
+
+def age_loss(log_p_BK: Tensor, ages_B: Tensor) -> Tensor:
+    """Return the mean loss of age distributions: soft-label cross-entropy, plus their mean's error.
+
+    Args:
+        log_p_BK: Log-probabilities of the ages 0..100 (B, 101).
+        ages_B: True ages in years (B,).
+
+    Source: label distribution learning with an expectation term (Gao et al., 2018, DLDL-v2).
+    """
+    bins_K = torch.arange(log_p_BK.shape[1], device=log_p_BK.device, dtype=log_p_BK.dtype)
+    squared = ((bins_K[None] - ages_B[:, None]) / _LABEL_SIGMA_YEARS) ** 2
+    target_BK = (-0.5 * squared).softmax(dim=-1)
+    cross_entropy = -(target_BK * log_p_BK).sum(-1).mean()
+    error = (log_p_BK.exp() @ bins_K - ages_B).abs().mean()
+    return cross_entropy + 0.1 * error
+
+
+def identity_loss(cosines_BP: Tensor, people_B: Tensor) -> Tensor:
+    """Return the large-margin cosine loss of cosines to each person's direction (B, P).
+
+    Source: Wang et al., "CosFace" (2018), equation 4.
+    """
+    margin = F.one_hot(people_B, cosines_BP.shape[1]).to(cosines_BP.dtype) * _COSINE_MARGIN
+    return F.cross_entropy(_COSINE_SCALE * (cosines_BP - margin), people_B)
+
+
+def train_age_estimator(
+    data: LabelledFaces,
+    config: TrainEvaluatorsConfig,
+    path: Path,
+    checkpoint: Path,
+    identity: str,
+    device: torch.device,
+) -> list[float]:
+    """Train the age estimator and write its weights, unless the file already is this training's.
+
+    Args:
+        data: Faces and ages.
+        config: Size and length of the training.
+        path: Weights file to write.
+        checkpoint: Of the unfinished training; removed when the weights are written.
+        identity: Fingerprint of data, architecture and settings.
+        device: Where it runs.
+
+    Returns:
+        The loss of every step; empty where the weights stood already.
+    """
+    if _is_trained(path, identity):
+        return []
+    torch.manual_seed(config.seed)
+    module = AgeEstimator(config.width).to(device)
+    ages = torch.from_numpy(data.ages_years).float().clamp(0, NUM_AGE_BINS - 1).to(device)
+
+    def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
+        faces = to_input(data.faces[indices.numpy()], config.input_px, device)
+        return age_loss(module(augment(faces, generator)), ages[indices.to(device)])
+
+    losses = fit(
+        module, loss_of, len(data.faces), _settings(config), checkpoint, identity,
+        "the evaluation age estimator",
+    )  # fmt: skip
+    _save(path, module, {"kind": AGE_KIND}, data, config, identity, checkpoint)
+    return losses
+
+
+def train_identity_embedder(
+    data: LabelledFaces,
+    config: TrainEvaluatorsConfig,
+    path: Path,
+    checkpoint: Path,
+    identity: str,
+    device: torch.device,
+) -> list[float]:
+    """Train the identity embedder; arguments and result as of `train_age_estimator`."""
+    if _is_trained(path, identity):
+        return []
+    torch.manual_seed(config.seed + 1)
+    embedder = IdentityEmbedder(config.width, config.embedding_dim)
+    module = _CosineClassifier(embedder, int(data.people.max()) + 1, config.embedding_dim)
+    module = module.to(device)
+    people = torch.from_numpy(data.people).to(device)
+
+    def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
+        faces = to_input(data.faces[indices.numpy()], config.input_px, device)
+        return identity_loss(module(augment(faces, generator)), people[indices.to(device)])
+
+    losses = fit(
+        module, loss_of, len(data.faces), _settings(config, seed_offset=1), checkpoint, identity,
+        "the evaluation identity embedder",
+    )  # fmt: skip
+    card = {"kind": IDENTITY_KIND, "embedding_dim": config.embedding_dim}
+    _save(path, module.embedder, card, data, config, identity, checkpoint)
+    return losses
+
+
+def augment(faces_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    """Return faces flipped, shifted, zoomed, relit and blurred at random, in [-1, 1] (B, 3, H, W).
+
+    Renderings are softer than photographs: an estimator that never saw a soft image would read
+    softness as smooth, young skin.
+    """
+    batch, _, height, width = faces_BCHW.shape
+    device = faces_BCHW.device
+    draw = torch.rand(batch, 8, generator=generator).to(device)
+    scale = 1 + 0.12 * (draw[:, 0] - 0.5)
+    theta = torch.zeros(batch, 2, 3, device=device)
+    theta[:, 0, 0] = scale * torch.where(draw[:, 1] < 0.5, 1.0, -1.0)
+    theta[:, 1, 1] = scale
+    theta[:, :, 2] = 0.12 * (draw[:, 2:4] - 0.5)
+    grid = F.affine_grid(theta, [batch, 3, height, width], align_corners=False)
+    x = F.grid_sample(faces_BCHW, grid, padding_mode="reflection", align_corners=False)
+    soft = F.interpolate(F.avg_pool2d(x, 2), (height, width), mode="bilinear", align_corners=False)
+    mix = (draw[:, 4] * 1.6 - 0.6).clamp(0, 1)[:, None, None, None]
+    x = x + mix * (soft - x)
+    contrast = 1 + 0.3 * (draw[:, 5] - 0.5)[:, None, None, None]
+    light = 0.2 * (draw[:, 6] - 0.5)[:, None, None, None]
+    # Some old photographs have no colour.
+    grey = (draw[:, 7] < 0.1).to(x.dtype)[:, None, None, None]
+    x = x + grey * (x.mean(dim=1, keepdim=True) - x)
+    return (x * contrast + light).clamp(-1, 1)
+
+
+def _settings(config: TrainEvaluatorsConfig, seed_offset: int = 0) -> FitSettings:
+    return FitSettings(
+        config.num_steps, config.batch_size, config.lr, seed=config.seed + seed_offset
+    )
+
+
+def _is_trained(path: Path, identity: str) -> bool:
+    return path.exists() and read_card(path).get("identity") == identity
+
+
+def _save(
+    path: Path,
+    module: nn.Module,
+    kind: Mapping[str, Any],
+    data: LabelledFaces,
+    config: TrainEvaluatorsConfig,
+    identity: str,
+    checkpoint: Path,
+) -> None:
+    card = {
+        **kind,
+        "width": config.width,
+        "input_px": config.input_px,
+        "trained_on": data.source,
+        "num_faces": len(data.faces),
+        "num_people": int(data.people.max()) + 1,
+        "identity": identity,
+    }
+    save_weights(path, module, card)
+    checkpoint.unlink(missing_ok=True)
+
+
+def enough(data: LabelledFaces, config: TrainEvaluatorsConfig) -> str | None:
+    """Return why the faces do not suffice to train an evaluator; None where they do."""
+    num_faces = len(data.faces)
+    if num_faces < config.min_images:
+        return (
+            f"{num_faces} labelled faces with a known age and person; "
+            f"train_evaluators.min_images asks for {config.min_images}"
+        )
+    if not math.isfinite(float(data.ages_years.sum())):
+        return "some labelled ages are not finite numbers"
+    return None
