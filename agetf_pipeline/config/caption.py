@@ -12,7 +12,9 @@ class CaptionConfig(Section):
     max_new_tokens: int = Field(default=32, ge=1)
     batch_size: int = Field(default=32, ge=1)
     chunk_size: int = Field(default=128, ge=1)
-    num_train_steps: int = Field(
-        default=400, ge=0, description="Caption steps where the tiny Janus is trained here."
+    num_train_faces: int = Field(
+        default=1500,
+        ge=0,
+        description="Drawn faces that teach captions, where the tiny Janus is trained here.",
     )
     max_failed_fraction: float = Field(default=0.2, ge=0, le=1)

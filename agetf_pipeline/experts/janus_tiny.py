@@ -1,0 +1,289 @@
+"""The tiny Janus that a workspace trains: transformers' architecture at a size for two cores.
+
+One training, two tasks on one image encoder: the number after the age question on labelled faces,
+and the words after the caption question on freshly drawn faces whose attributes are known (the
+labelled faces' attributes are not).
+
+Shapes: B batch, H W C image, S side, T image tokens, P prompt tokens, K tokens of an answer,
+A answers, V vocabulary, D width of the language model.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agetf_pipeline.config.caption import CaptionConfig
+from agetf_pipeline.config.experts import ExpertConfig
+from agetf_pipeline.core.fitting import FitSettings, fit
+from agetf_pipeline.core.hashing import fingerprint
+from agetf_pipeline.core.weights import read_card, save_weights
+from agetf_pipeline.data.images import resize_rgb
+from agetf_pipeline.data.schemas import NUM_AGE_BINS
+from agetf_pipeline.experts.answer_trie import AnswerTrie, build_trie
+from agetf_pipeline.experts.janus import AGE_QUESTION, CODE_VERSION, TRAINED_HERE, Janus
+
+if TYPE_CHECKING:
+    from transformers import JanusConfig, JanusProcessor
+
+_LOGGER = logging.getLogger(__name__)
+
+CAPTION_SEED = 900_000_000
+"""First seed of the faces that teach captions: far from those of any corpus."""
+
+_IMAGE, _BEGIN, _END = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
+_SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", _IMAGE, _BEGIN, _END, "<|User|>", "<|Assistant|>")
+_TEMPLATE = (
+    "{% for message in messages %}<|User|>:{% for item in message.content %}"
+    "{% if item.type == 'image' %} <image_placeholder>{% else %} {{ item.text }}{% endif %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
+)
+_PATCH_PX = 8
+_LABEL_SIGMA_YEARS = 2.0
+_IGNORED = -100
+
+
+def build_processor(input_px: int, texts: list[str]) -> "JanusProcessor":
+    """Return a processor with a word-level tokenizer: the words of `texts`, digits, marks.
+
+    Spaces belong to the word after them, so that decoding gives back the text.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import JanusImageProcessor, JanusProcessor, PreTrainedTokenizerFast
+
+    splitter = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="never"),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    words = {piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)}
+    words |= {str(digit) for digit in range(10)} | {"▁", ":", "▁:"}
+    vocabulary = {word: index for index, word in enumerate([*_SPECIAL, *sorted(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        padding_side="left",
+        extra_special_tokens={"image_token": _IMAGE, "boi_token": _BEGIN, "eoi_token": _END,
+                              "user_token": "<|User|>", "assistant_token": "<|Assistant|>"},
+    )  # fmt: skip
+    return JanusProcessor(
+        JanusImageProcessor(size={"height": input_px, "width": input_px}),
+        fast,
+        chat_template=_TEMPLATE,
+        num_image_tokens=(input_px // _PATCH_PX) ** 2,
+    )
+
+
+def tiny_config(input_px: int, processor: "JanusProcessor") -> "JanusConfig":
+    """Return the architecture of the tiny Janus."""
+    from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
+
+    tokenizer = processor.tokenizer
+    width, vision_width = 128, 128
+    return JanusConfig(
+        vision_config=JanusVisionConfig(
+            hidden_size=vision_width, num_hidden_layers=3, num_attention_heads=4, mlp_ratio=2.0,
+            image_size=input_px, patch_size=_PATCH_PX, projection_dim=width, depth=2,
+            num_image_tokens=processor.num_image_tokens, initializer_range=0.05,
+        ),
+        # Never used (it draws images), but part of the class: as small as its group norms permit.
+        vq_config=JanusVQVAEConfig(
+            base_channels=32, channel_multiplier=[1], num_res_blocks=1, latent_channels=4,
+            embed_dim=4, num_embeddings=8, projection_dim=8, image_token_embed_dim=width,
+            num_hidden_layers=1,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width,
+            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+            max_position_embeddings=512, initializer_range=0.05, tie_word_embeddings=False,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        ),
+        image_token_id=tokenizer.image_token_id,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+def build_tiny_janus(input_px: int, texts: list[str], seed: int) -> Janus:
+    """Return an untrained tiny Janus that knows the words of `texts`.
+
+    Args:
+        input_px: Side of the images, a multiple of 8.
+        texts: Questions and captions.
+        seed: Of the weights.
+    """
+    from transformers import JanusForConditionalGeneration
+
+    processor = build_processor(input_px, texts)
+    torch.manual_seed(seed)
+    model = JanusForConditionalGeneration(tiny_config(input_px, processor))
+    model.model.vqmodel.requires_grad_(False)
+    return Janus(model.eval(), processor, f"untrained-{CODE_VERSION}", "nothing")
+
+
+def caption_examples(num_faces: int, size_px: int) -> tuple[np.ndarray, list[str]]:
+    """Draw faces that are in no corpus, and say what is on them.
+
+    Returns:
+        Faces uint8 (N, size_px, size_px, 3), RGB, at ages from 1 to 95 years, and their captions.
+    """
+    from agetf_pipeline.synthetic.captions import describe
+    from agetf_pipeline.synthetic.faces import draw_face, draw_identity
+
+    faces = np.empty((num_faces, size_px, size_px, 3), np.uint8)
+    captions = []
+    ages = np.random.default_rng(CAPTION_SEED).uniform(1.0, 95.0, num_faces)
+    for index in range(num_faces):
+        identity = draw_identity(CAPTION_SEED + index)
+        faces[index] = draw_face(identity, float(ages[index]), size_px)
+        captions.append(describe(identity))
+    return faces, captions
+
+
+def train_tiny_janus(
+    faces_NHWC: np.ndarray,
+    ages_years: np.ndarray,
+    expert: ExpertConfig,
+    caption: CaptionConfig,
+    checkpoint: Path,
+    identity: str,
+    out_dir: Path,
+    card: dict[str, Any],
+    seed: int,
+    device: torch.device,
+) -> None:
+    """Train a tiny Janus on both tasks and write its folder; see `experts.janus.fit_janus`."""
+    drawn_NHWC, captions = caption_examples(caption.num_train_faces, expert.input_px)
+    texts = [f" {text}" for text in (AGE_QUESTION, caption.prompt, *captions)]
+    janus = build_tiny_janus(expert.input_px, texts, seed)
+    janus.model.to(device)
+    settings = FitSettings(expert.num_steps, expert.batch_size, expert.lr, seed=seed)
+    own_settings = {"caption": caption.settings(), "expert": expert.settings()}
+    own_identity = fingerprint(own_settings, CODE_VERSION, {"caller": identity})
+    resized = np.stack([resize_rgb(face, expert.input_px) for face in faces_NHWC])
+    tasks = _Tasks(janus, resized, ages_years, drawn_NHWC, captions, caption.prompt)
+    fit(janus.model, tasks.loss, len(faces_NHWC), settings, checkpoint, own_identity, "janus")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    janus.model.config.save_pretrained(out_dir)
+    janus.processor.save_pretrained(out_dir)
+    save_weights(
+        out_dir / TRAINED_HERE,
+        janus.model,
+        {**card, "num_caption_faces": len(captions), "fit": own_identity},
+    )
+    checkpoint.unlink(missing_ok=True)
+
+
+class _Tasks:
+    """The data of both tasks as tensors, and the loss of a batch."""
+
+    def __init__(
+        self,
+        janus: Janus,
+        faces_NHWC: np.ndarray,
+        ages_years: np.ndarray,
+        drawn_NHWC: np.ndarray,
+        captions: list[str],
+        caption_prompt: str,
+    ) -> None:
+        self.janus = janus
+        self.prompt = caption_prompt
+        self.faces = janus.pixels(faces_NHWC)
+        self.ages = torch.as_tensor(np.asarray(ages_years), dtype=torch.float32)
+        self.drawn = janus.pixels(drawn_NHWC) if len(drawn_NHWC) else self.faces[:0]
+        stop = janus.stop_ids
+        # Trained on the spelling without a space; scored with both.
+        self.trie = build_trie([[janus.encode(str(age))] for age in range(NUM_AGE_BINS)], stop)
+        rows = [[*janus.encode(f" {text}"), stop[0]] for text in captions]
+        longest = max((len(row) for row in rows), default=0)
+        self.captions = torch.tensor(
+            [row + [_IGNORED] * (longest - len(row)) for row in rows], dtype=torch.int64
+        )
+
+    def loss(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean loss of both tasks on a batch."""
+        faces = self.faces[indices]
+        num_drawn = min(len(indices) // 2, len(self.drawn))
+        chosen = torch.randint(max(1, len(self.drawn)), (num_drawn,), generator=generator)
+        pixels = augment(torch.cat([faces, self.drawn[chosen]]), generator)
+        features = self.janus.image_features(pixels)
+        loss = self._age_loss(features[: len(faces)], self.ages[indices], generator)
+        if num_drawn:
+            loss = loss + self._caption_loss(features[len(faces) :], self.captions[chosen])
+        return loss
+
+    def _age_loss(self, features_BTD: Tensor, ages: Tensor, generator: torch.Generator) -> Tensor:
+        targets_BA = soft_ages(ages)
+        # One answer a face, drawn from its targets, with whole target distributions along its
+        # path: an unbiased estimate of the cross-entropy over the tree, at three tokens a face.
+        answers_B = torch.multinomial(targets_BA, 1, generator=generator)[:, 0]
+        paths = [self.trie.paths(int(answer))[0] for answer in answers_B]
+        longest = max(len(path) for path in paths)
+        rows_BK = torch.tensor(
+            [[0, *(node + 1 for node in path), *([0] * (longest - len(path)))] for path in paths]
+        )
+        used_BK = torch.tensor(
+            [[True] * (len(path) + 1) + [False] * (longest - len(path)) for path in paths]
+        )
+        tokens_BK = torch.tensor((0, *self.trie.token_ids))[rows_BK[:, 1:]]
+        logits_BKV = self._answer_logits(features_BTD, AGE_QUESTION, tokens_BK)
+        targets_BNV = self.trie.next_token_targets(targets_BA, logits_BKV.shape[-1])
+        targets_BKV = targets_BNV[torch.arange(len(rows_BK))[:, None], rows_BK]
+        loss_BK = -(targets_BKV.to(logits_BKV.device) * logits_BKV.log_softmax(-1)).sum(-1)
+        return (loss_BK * used_BK.to(loss_BK.device)).sum() / len(rows_BK)
+
+    def _caption_loss(self, features_BTD: Tensor, tokens_BK: Tensor) -> Tensor:
+        logits_BKV = self._answer_logits(features_BTD, self.prompt, tokens_BK[:, :-1].clamp_min(0))
+        return F.cross_entropy(
+            logits_BKV.flatten(0, 1),
+            tokens_BK.flatten().to(logits_BKV.device),
+            ignore_index=_IGNORED,
+        )
+
+    def _answer_logits(self, features_BTD: Tensor, question: str, tokens_BK: Tensor) -> Tensor:
+        """Logits of the token after the prompt and after each of its K answer tokens."""
+        model = self.janus.model
+        prompt_BPD = self.janus.embed_prompt(features_BTD, question)
+        tokens_BKD = model.get_input_embeddings()(tokens_BK.to(prompt_BPD.device))
+        # Padding lies behind the answer, where causal attention never looks.
+        hidden = model.model.language_model(
+            inputs_embeds=torch.cat([prompt_BPD, tokens_BKD], dim=1), use_cache=False
+        ).last_hidden_state
+        return model.lm_head(hidden[:, prompt_BPD.shape[1] - 1 :])
+
+
+def soft_ages(ages_years: Tensor, sigma_years: float = _LABEL_SIGMA_YEARS) -> Tensor:
+    """Return Gaussian-weighted answers around ages, float (B, 101), rows sum to 1."""
+    bins_A = torch.arange(NUM_AGE_BINS, dtype=torch.float32)
+    return (-0.5 * ((bins_A - ages_years[:, None]) / sigma_years) ** 2).softmax(dim=1)
+
+
+def augment(pixels_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    """Return pictures mirrored, shifted by up to 3 pixels and relit, each at random."""
+    size = pixels_BCHW.shape[-1]
+    padded = F.pad(pixels_BCHW, (3, 3, 3, 3), mode="replicate")
+    batch = len(pixels_BCHW)
+    offsets = torch.randint(0, 7, (batch, 2), generator=generator).tolist()
+    mirrored = (torch.rand(batch, generator=generator) < 0.5).tolist()
+    pictures = []
+    for picture, (top, left), mirror in zip(padded, offsets, mirrored, strict=True):
+        crop = picture[:, top : top + size, left : left + size]
+        pictures.append(crop.flip(-1) if mirror else crop)
+    gain = 0.85 + 0.3 * torch.rand(batch, 1, 1, 1, generator=generator)
+    bias = 0.3 * (torch.rand(batch, 1, 1, 1, generator=generator) - 0.5)
+    return torch.stack(pictures) * gain + bias
