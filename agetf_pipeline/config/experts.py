@@ -19,6 +19,10 @@ class ExpertConfig(Section):
         default=None,
         description="Trained weights. None: models/experts/<name>, trained by the workspace.",
     )
+    profile: Literal["imagenet", "raw_bgr"] = Field(
+        default="imagenet",
+        description="Pixel normalisation of weights that do not say their own (other people's).",
+    )
     num_steps: int = Field(
         default=400, ge=1, description="Training length where it is trained here."
     )
@@ -37,5 +41,17 @@ class TrainExpertsConfig(Section):
     split_fractions: dict[str, float] = Field(
         default={"train": 0.7, "calibration": 0.3},
         description="CAF subjects that train the experts, and those that calibrate the mixture.",
+    )
+    subject_fraction: float = Field(
+        default=0.85,
+        gt=0,
+        le=1,
+        description="Of the training subjects, what each expert sees; each sees another part.",
+    )
+    max_train_images: int = Field(
+        default=20_000, ge=1, description="Per expert; held in memory at its input size."
+    )
+    max_calibration_images: int = Field(
+        default=2_000, ge=1, description="For the error that the report gives."
     )
     seed: int = 0

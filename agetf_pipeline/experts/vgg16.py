@@ -1,0 +1,48 @@
+"""VGG16 over 101 ages: torchvision's network, and a slim one of the same class.
+
+Source: Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015, configuration D.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torchvision.models.vgg import VGG, cfgs, make_layers
+
+from agetf_pipeline.data.schemas import NUM_AGE_BINS
+
+CODE_VERSION = "1"
+_TINY_DIVISOR = 8
+_TINY_HIDDEN = 128
+
+
+def build_vgg16(size: Literal["tiny", "full"]) -> VGG:
+    """Return the network with 101 logits, randomly initialised.
+
+    Args:
+        size: `full` is torchvision's vgg16. `tiny` has the same thirteen convolutions and three
+            linear layers with an eighth of the channels, batch normalisation after each
+            convolution (without it so narrow a stack does not start to learn), and a 2 x 2 pool.
+    """
+    if size == "full":
+        return VGG(make_layers(cfgs["D"]), num_classes=NUM_AGE_BINS)
+    # The class's own classifier has 120 million weights; on the meta device it takes no memory.
+    with torch.device("meta"):
+        module = VGG(nn.Sequential(), num_classes=NUM_AGE_BINS, init_weights=False)
+    plan = [c if isinstance(c, str) else max(16, c // _TINY_DIVISOR) for c in cfgs["D"]]
+    module.features = make_layers(plan, batch_norm=True)
+    module.avgpool = nn.AdaptiveAvgPool2d((2, 2))
+    channels = int(plan[-2])
+    module.classifier = nn.Sequential(
+        nn.Linear(channels * 4, _TINY_HIDDEN),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.2),
+        nn.Linear(_TINY_HIDDEN, _TINY_HIDDEN),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.2),
+        nn.Linear(_TINY_HIDDEN, NUM_AGE_BINS),
+    )
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return module

@@ -1,0 +1,263 @@
+"""Train the age experts on the labelled CAF subjects; the calibration subjects are never seen.
+
+Reads the tables `images` of the CAF shards. Writes `models/experts/<name>/`. An expert with
+configured weights is left as it is; one that was trained on the same faces and settings is reused,
+so that a run that was killed goes on with the expert that is missing.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.config.experts import ExpertName
+from agetf_pipeline.core.devices import resolve_device, set_num_threads
+from agetf_pipeline.core.errors import ConfigError, StageError
+from agetf_pipeline.core.hashing import fingerprint, hash_bytes
+from agetf_pipeline.core.weights import read_card
+from agetf_pipeline.core.workspace import Workspace, is_caf
+from agetf_pipeline.data.schemas import IMAGES
+from agetf_pipeline.data.splits import identity_of, split_of
+from agetf_pipeline.data.tables import list_partitions, read_table, table_hashes
+from agetf_pipeline.experts.load import TRAINED_FILE, expert_folder, weights_hash
+from agetf_pipeline.stages.base import StageReport, run_once
+
+if TYPE_CHECKING:
+    from agetf_pipeline.experts.training import LabelledFaces
+
+_LOGGER = logging.getLogger(__name__)
+STAGE = "train_experts"
+CODE_VERSION = "1"
+
+_SEED_OFFSETS: dict[ExpertName, int] = {"janus": 0, "mivolo": 1, "resnet50": 2, "vgg16": 3}
+_COLUMNS = ["image_id", "face_path", "gender", "true_age_years", "identity", "split"]
+_READ_BATCH = 32
+
+
+def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
+    """Train every expert that has no configured weights, and measure all on calibration subjects.
+
+    Raises:
+        ConfigError: No expert is configured.
+        StageError: An expert has to be trained, and no image is labelled.
+        WeightsError: Configured weights are absent or do not fit.
+    """
+    section = config.train_experts
+    if not section.experts:
+        raise ConfigError(
+            "Expected experts in train_experts.experts; found none. Name at least one of "
+            f"{sorted(_SEED_OFFSETS)}, as configs/base.yaml does."
+        )
+    trained = _trained_here(config)
+    given = [name for name in sorted(section.experts) if name not in trained]
+    partitions = [name for name in list_partitions(workspace, IMAGES) if is_caf(name)]
+    inputs = table_hashes(workspace, IMAGES, partitions)
+    inputs |= {f"weights/{name}": weights_hash(config, workspace, name) for name in given}
+    settings = {**section.settings(), "trained_on": _trained_on(config)}
+    if "janus" in trained:
+        settings["caption"] = config.caption.settings()
+    return run_once(
+        workspace,
+        STAGE,
+        settings,
+        CODE_VERSION,
+        inputs,
+        lambda: _work(config, workspace, partitions),
+    )
+
+
+def labelled_images(
+    config: PipelineConfig, workspace: Workspace, partitions: list[str]
+) -> pl.DataFrame:
+    """Return the CAF images of known age with their identity and split (`train`, `calibration`).
+
+    Sorted by `image_id`: a content hash, so that the first rows are a fair sample.
+    """
+    section = config.train_experts
+    images = read_table(workspace, IMAGES, partitions)
+    images = images.filter(pl.col("true_age_years").is_between(0, 100))
+    identities = [
+        identity_of(row["partition"], row["image_id"], row["subject"])
+        for row in images.select("partition", "image_id", "subject").iter_rows(named=True)
+    ]
+    splits = [split_of(name, section.split_fractions, section.split_seed) for name in identities]
+    columns = {"identity": identities, "split": splits}
+    images = images.with_columns(
+        pl.Series(name, values, dtype=pl.String) for name, values in columns.items()
+    )
+    # The same photograph may lie in two shards.
+    return images.select(_COLUMNS).unique("image_id", keep="first").sort("image_id")
+
+
+def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -> StageReport:
+    set_num_threads(config.runtime.num_threads)
+    images = labelled_images(config, workspace, partitions)
+    train = images.filter(pl.col("split") == "train")
+    calibration = images.filter(pl.col("split") == "calibration")
+    counts = {
+        "num_labelled_images": images.height,
+        "num_train_subjects": train["identity"].n_unique(),
+        "num_calibration_images": calibration.height,
+    }
+    figures: dict[str, float | None] = {}
+    outputs: dict[str, str] = {}
+    messages: list[str] = []
+    for name in _trained_here(config):
+        part = _part_of(config, train, name)
+        counts[f"num_train_images_{name}"] = part.height
+        figures[f"final_loss_{name}"] = _ensure_trained(config, workspace, name, part, messages)
+        trained_path = expert_folder(workspace, name) / ("" if name == "janus" else TRAINED_FILE)
+        outputs[name] = workspace.relative(trained_path)
+    figures |= _measure(config, workspace, calibration, messages)
+    if config.synthesize.enabled:
+        messages.append(
+            "The experts are trained and measured on synthetic faces: their figures say nothing "
+            "about photographs."
+        )
+    return StageReport(
+        STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages
+    )
+
+
+def _trained_here(config: PipelineConfig) -> list[ExpertName]:
+    section = config.train_experts
+    if not section.enabled:
+        return []
+    return [name for name in sorted(section.experts) if section.experts[name].weights is None]
+
+
+def _trained_on(config: PipelineConfig) -> str:
+    return "synthetic" if config.synthesize.enabled else "workspace corpus"
+
+
+def _part_of(config: PipelineConfig, train: pl.DataFrame, name: ExpertName) -> pl.DataFrame:
+    """The training images of one expert: each leaves out other subjects, so that errors differ."""
+    section = config.train_experts
+    fractions = {"seen": section.subject_fraction, "left_out": 1 - section.subject_fraction}
+    seed = _seed_of(config, name)
+    seen = [split_of(identity, fractions, seed) == "seen" for identity in train["identity"]]
+    part = train.filter(pl.Series(seen, dtype=pl.Boolean))
+    # Of very few subjects, chance may leave none.
+    return (part if part.height else train).head(section.max_train_images)
+
+
+def _seed_of(config: PipelineConfig, name: ExpertName) -> int:
+    return config.train_experts.seed * 10 + _SEED_OFFSETS[name] + 1
+
+
+def _ensure_trained(
+    config: PipelineConfig,
+    workspace: Workspace,
+    name: ExpertName,
+    part: pl.DataFrame,
+    messages: list[str],
+) -> float | None:
+    """Train an expert unless its file stands and was made of the same; return its last loss."""
+    expert = config.train_experts.experts[name]
+    if not part.height:
+        raise StageError(
+            f"Expected CAF images with an age (age_years in a shard's manifest) to train the expert"
+            f" {name}; found none. Add labelled CAF shards and run ingest, or name trained weights "
+            f"in train_experts.experts.{name}.weights, or remove {name} from the experts."
+        )
+    settings = {
+        "expert": expert.settings(),
+        "seed": _seed_of(config, name),
+        "trained_on": _trained_on(config),
+        "caption": config.caption.settings() if name == "janus" else None,
+    }
+    data = part.drop("split", "identity").write_ndjson()
+    identity = fingerprint(settings, CODE_VERSION, {"images": hash_bytes(data.encode())})
+    path = expert_folder(workspace, name) / TRAINED_FILE
+    if not path.exists() or read_card(path).get("fit_identity") != identity:
+        _train(config, workspace, name, part, identity, messages)
+        if expert.size == "full":
+            messages.append(
+                f"{name} (full size) was trained from random weights on {part.height} images. For "
+                f"real use name published weights in train_experts.experts.{name}.weights."
+            )
+    else:
+        _LOGGER.info("%s was trained on the same faces and settings: kept", name)
+    return read_card(path).get("final_loss")
+
+
+def _train(
+    config: PipelineConfig,
+    workspace: Workspace,
+    name: ExpertName,
+    part: pl.DataFrame,
+    identity: str,
+    messages: list[str],
+) -> None:
+    expert = config.train_experts.experts[name]
+    data = _load_labelled(workspace, part, expert.input_px, name, messages)
+    checkpoint = workspace.state / "fit" / f"expert_{name}.pt"
+    card = {"trained_on": _trained_on(config), "fit_identity": identity}
+    folder: Path = expert_folder(workspace, name)
+    if name == "janus":
+        from agetf_pipeline.experts.janus import fit_janus
+
+        fit_janus(
+            config, workspace, data.faces_NHWC, data.ages_years, checkpoint, identity, folder, card
+        )
+        return
+    from agetf_pipeline.experts.training import fit_expert
+
+    fit_expert(
+        name,
+        expert,
+        data,
+        _seed_of(config, name),
+        resolve_device(config.runtime.device),
+        checkpoint,
+        identity,
+        folder / TRAINED_FILE,
+        card,
+    )
+
+
+def _load_labelled(
+    workspace: Workspace, part: pl.DataFrame, size_px: int, name: str, messages: list[str]
+) -> "LabelledFaces":
+    from agetf_pipeline.experts.faces import load_readable_faces
+    from agetf_pipeline.experts.training import LabelledFaces
+
+    faces_NHWC, reasons = load_readable_faces(workspace, part["face_path"].to_list(), size_px)
+    failed = [reason for reason in reasons if reason is not None]
+    if failed:
+        messages.append(
+            f"{len(failed)} of {part.height} training images of {name} were left out, being "
+            f"unreadable now; the first: {failed[0]}"
+        )
+    readable = part.filter(pl.Series([reason is None for reason in reasons], dtype=pl.Boolean))
+    return LabelledFaces(
+        faces_NHWC, readable["true_age_years"].to_numpy(), readable["gender"].to_list()
+    )
+
+
+def _measure(
+    config: PipelineConfig, workspace: Workspace, calibration: pl.DataFrame, messages: list[str]
+) -> dict[str, float | None]:
+    """Mean absolute error of every expert on subjects that none was trained on."""
+    from agetf_pipeline.experts.load import load_experts
+    from agetf_pipeline.experts.predict import read_faces
+
+    experts = load_experts(config, workspace)
+    sample = calibration.head(config.train_experts.max_calibration_images)
+    size_px = max(expert.input_px for expert in config.train_experts.experts.values())
+    data = _load_labelled(workspace, sample, size_px, "the measurement", messages)
+    if not len(data):
+        messages.append("No calibration subject has a readable labelled image: no error measured.")
+        return {f"mae_years_{expert.name}": None for expert in experts}
+    names = [str(index) for index in range(len(data))]
+    truth = pl.DataFrame({"image_id": names, "true_age_years": data.ages_years})
+    rows = read_faces(experts, data.faces_NHWC, names, _READ_BATCH).join(truth, on="image_id")
+    error = (pl.col("age_years") - pl.col("true_age_years")).abs().mean()
+    errors = dict(rows.group_by("expert").agg(error).iter_rows())
+    figures = {f"mae_years_{expert.name}": errors.get(expert.name) for expert in experts}
+    messages.append(
+        f"Errors are of {len(data)} images of {sample['identity'].n_unique()} calibration subjects."
+    )
+    return {name: None if value is None else round(value, 4) for name, value in figures.items()}
