@@ -8,6 +8,7 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.stages.base import StageReport
+from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
 Partitioning = Literal["none", "all", "caf"]
 
@@ -21,24 +22,18 @@ class StageInfo:
     summary: str
 
 
-STAGES: tuple[StageInfo, ...] = (
-    StageInfo("synthesize", "none", "draw a synthetic corpus in the layouts of the real ones"),
-    StageInfo("ingest", "all", "read the photographs safely; quarantine what cannot be read"),
-    StageInfo("train_experts", "none", "train the four age experts on the labelled images"),
-    StageInfo("predict", "all", "let every expert read every face"),
-    StageInfo("relabel", "none", "calibrate the mixture of experts and label every face"),
-    StageInfo("filter", "all", "decide which images training may use, with reasons"),
-    StageInfo("train_enhancers", "none", "train the colouriser and the super-resolver"),
-    StageInfo("enhance", "caf", "colourise and super-resolve what needs it"),
-    StageInfo("recheck", "caf", "compare the mixture's age before and after enhancement"),
-    StageInfo("caption", "all", "write captions and embeddings without words of age"),
-    StageInfo("assemble", "none", "join everything into the training manifest"),
-    StageInfo("distill", "none", "train the networks that guide training"),
-    StageInfo("train", "none", "train the AgeTransformer"),
-    StageInfo("train_evaluators", "none", "train the networks that only evaluation may use"),
-    StageInfo("evaluate", "none", "measure labels, enhancement and renderings; write the report"),
-    StageInfo("register", "none", "log the run and register the model in MLflow"),
-    StageInfo("release", "none", "write the files for others"),
+_PARTITIONING: dict[str, Partitioning] = {
+    "ingest": "all",
+    "predict": "all",
+    "filter": "all",
+    "caption": "all",
+    "enhance": "caf",
+    "recheck": "caf",
+}
+
+STAGES: tuple[StageInfo, ...] = tuple(
+    StageInfo(name, _PARTITIONING.get(name, "none"), summary)
+    for name, summary in STAGE_SUMMARIES.items()
 )
 
 _BY_NAME = {stage.name: stage for stage in STAGES}

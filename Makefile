@@ -1,0 +1,78 @@
+# AGETF. `make demo` and `make test` set up whatever they need.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CONFIG ?= configs/demo.yaml
+PORT ?= 3000
+NAME := $(basename $(notdir $(CONFIG)))
+HOME_DIR := $(CURDIR)/.dagster_home/$(NAME)
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+READY := .venv/.ready
+
+# No call home by any of the tools; thread pools that do not fight over the cores.
+export DAGSTER_DISABLE_TELEMETRY := yes
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export GX_ANALYTICS_ENABLED := false
+export HF_HUB_OFFLINE := 1
+export GRADIO_ANALYTICS_ENABLED := False
+export PYTHONPATH := $(CURDIR)
+# Large blocks stay in the process: glibc gives them back after every call otherwise (see
+# docs/decisions/0004-memory-allocation.md).
+export MALLOC_MMAP_THRESHOLD_ := 1073741824
+export MALLOC_TRIM_THRESHOLD_ := 2147483647
+
+.PHONY: help
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: $(READY) ## Make the environment (.venv) from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@bash docker/setup.sh "$(UV_VERSION)"
+	@touch $(READY)
+
+.PHONY: demo
+demo: $(READY) ## Set up, draw synthetic faces, run the whole pipeline on them
+	@$(BIN)/python -m jobs.launch --config configs/demo.yaml --home $(CURDIR)/.dagster_home/demo
+
+.PHONY: run
+run: $(READY) ## Run the whole pipeline on CONFIG=configs/<name>.yaml
+	@$(BIN)/python -m jobs.launch --config $(CONFIG) --home $(HOME_DIR)
+
+.PHONY: ui
+ui: $(READY) ## Open Dagster (UI and daemon) on 127.0.0.1:3000 over what CONFIG's run filled
+	@AGETF_CONFIG=$(CONFIG) $(BIN)/python -m jobs.serve --home $(HOME_DIR) --port $(PORT)
+
+.PHONY: test
+test: $(READY) ## Set up and run the tests
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(READY) ## Style, formatting, import layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: types
+types: $(READY) ## Type checking
+	@$(BIN)/pyright
+
+.PHONY: check
+check: lint types test ## lint + types + tests
+
+.PHONY: bench
+bench: $(READY) ## Speed, as ratios measured in one run
+	@$(BIN)/python -m benchmarks
+
+.PHONY: lock
+lock: ## Resolve requirements.lock again from pyproject.toml
+	@bash docker/setup.sh "$(UV_VERSION)" lock
+
+.PHONY: clean
+clean: ## Remove what runs of the demo wrote (data/, stats/, models/, outputs/, mlflow.db)
+	@rm -rf data stats models outputs mlruns mlflow.db .dagster_home/demo

@@ -1,0 +1,193 @@
+"""The command line: `agetf <stage> --config FILE [section.key=value ...]`, `agetf render`, ...
+
+Exit codes: 0 success; 1 the work failed or had to stop, with the reason; 2 wrong usage.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agetf_pipeline import __version__
+
+_DEFAULT_CONFIG = Path("configs/demo.yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    # Nothing that a stage calls may report its use over the network.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    logging.getLogger("agetf_pipeline").setLevel(logging.WARNING if options.quiet else logging.INFO)
+    from agetf_pipeline.core.errors import AgetfError
+
+    try:
+        return options.run(options)
+    except AgetfError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from agetf_pipeline.stages.names import STAGE_SUMMARIES
+
+    parser = argparse.ArgumentParser(
+        prog="agetf",
+        description="From raw face photographs to a model that renders ten ages from one pass.",
+    )
+    parser.add_argument("--version", action="version", version=f"agetf {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quiet", action="store_true", help="warnings and results only")
+    configured = argparse.ArgumentParser(add_help=False, parents=[common])
+    configured.add_argument(
+        "--config", type=Path, default=_DEFAULT_CONFIG, help="default: configs/demo.yaml"
+    )
+    configured.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="e.g. train.batch_size=8"
+    )
+
+    everything = commands.add_parser(
+        "run", parents=[configured], help="all stages in order, without Dagster"
+    )
+    everything.set_defaults(run=_run_all)
+    for name, summary in STAGE_SUMMARIES.items():
+        stage = commands.add_parser(name, parents=[configured], help=f"stage: {summary}")
+        stage.add_argument(
+            "--partition",
+            action="append",
+            help="ffhq_aging or caf/<shard>; may be repeated; default: all there are",
+        )
+        stage.set_defaults(run=_run_stage, stage=name)
+
+    render = commands.add_parser(
+        "render", parents=[common], help="render photographs at ten ages, or at any"
+    )
+    render.add_argument("--input", type=Path, required=True, help="a photograph or a folder")
+    render.add_argument(
+        "--model",
+        required=True,
+        help="weights file, run folder, or models:/age-transformer@champion",
+    )
+    render.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    render.add_argument(
+        "--ages", type=float, nargs="+", metavar="YEARS", help="0 to 100; default: the ten anchors"
+    )
+    render.add_argument(
+        "--aligned", action="store_true", help="faces fill the pictures already: do not search"
+    )
+    render.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<index>")
+    render.add_argument(
+        "--tracking-uri", help="MLflow server or database of models:/ names; default: mlflow.db"
+    )
+    render.set_defaults(run=_render)
+
+    estimate = commands.add_parser(
+        "estimate-age", parents=[configured], help="estimate ages with the mixture of experts"
+    )
+    estimate.add_argument("--input", type=Path, required=True, help="a photograph or a folder")
+    estimate.add_argument(
+        "--out", type=Path, required=True, help="file to write: .csv, .json or .parquet"
+    )
+    estimate.add_argument(
+        "--aligned", action="store_true", help="faces fill the pictures already: do not search"
+    )
+    estimate.set_defaults(run=_estimate_age)
+    return parser
+
+
+def _run_stage(options: argparse.Namespace) -> int:
+    from agetf_pipeline.config import load_config, workspace_of
+    from agetf_pipeline.data.corpora import discover_partitions
+    from agetf_pipeline.stages.catalogue import run_stage, select_partitions, stage_info
+
+    config = load_config(options.config, options.overrides)
+    workspace = workspace_of(config)
+    info = stage_info(options.stage)
+    partitions: list[str | None] = (
+        list(options.partition)
+        if options.partition
+        else select_partitions(
+            info,
+            [] if info.partitioning == "none" else discover_partitions(config, workspace),
+        )
+    )
+    for partition in partitions:
+        report = run_stage(options.stage, config, workspace, partition)
+        _print_report(report)
+    return 0
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    from agetf_pipeline.config import load_config, workspace_of
+    from agetf_pipeline.data.corpora import discover_partitions
+    from agetf_pipeline.stages.catalogue import STAGES, run_stage, select_partitions
+
+    config = load_config(options.config, options.overrides)
+    workspace = workspace_of(config)
+    for number, info in enumerate(STAGES, start=1):
+        partitions = [] if info.partitioning == "none" else discover_partitions(config, workspace)
+        print(f"[{number}/{len(STAGES)}] {info.name}: {info.summary}", flush=True)
+        for partition in select_partitions(info, partitions):
+            _print_report(run_stage(info.name, config, workspace, partition))
+    return 0
+
+
+def _print_report(report) -> None:
+    where = f" {report.partition}" if report.partition else ""
+    numbers = [f"{name} {count}" for name, count in report.counts.items()]
+    numbers += [
+        f"{name} {'unknown' if value is None else f'{value:.4g}'}"
+        for name, value in report.figures.items()
+    ]
+    print(f"  {report.stage}{where}: {report.status}; {', '.join(numbers) or 'no counts'}")
+    for message in report.messages:
+        print(f"    note: {message}")
+    for name, path in report.outputs.items():
+        print(f"    {name}: {path}")
+
+
+def _render(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.render import render_files
+
+    results = render_files(
+        options.input,
+        options.model,
+        options.out,
+        options.ages,
+        aligned=options.aligned,
+        device=options.device,
+        tracking_uri=options.tracking_uri,
+    )
+    for result in results:
+        print(result)
+    return 0 if any(result.grid is not None for result in results) else 1
+
+
+def _estimate_age(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.estimate_age import estimate_files
+    from agetf_pipeline.config import load_config, workspace_of
+
+    config = load_config(options.config, options.overrides)
+    frame = estimate_files(
+        options.input, options.out, config, workspace_of(config), aligned=options.aligned
+    )
+    for row in frame.iter_rows(named=True):
+        age = "no age" if row["age_years"] is None else f"{row['age_years']:.1f} years"
+        low, high = row["interval_low_years"], row["interval_high_years"]
+        interval = "" if low is None else f" ({low:.0f} to {high:.0f})"
+        reason = f"; {row['reason']}" if row["reason"] else ""
+        print(f"{row['path']}: {age}{interval}{reason}")
+    print(f"written: {options.out}")
+    return 0 if frame["age_years"].is_not_null().any() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

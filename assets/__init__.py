@@ -1,0 +1,1 @@
+"""Dagster assets: a file per stage, thin."""

@@ -1,0 +1,65 @@
+"""From an expectation suite to an asset check."""
+
+from typing import Literal
+
+import dagster as dg
+
+from agetf_pipeline.core.workspace import FFHQ_PARTITION
+from resources.pipeline import PipelineResource
+
+Over = Literal["ffhq", "caf", "all"]
+
+
+def table_check(asset: str, table: str, over: Over = "all") -> dg.AssetChecksDefinition:
+    """Make the blocking check of a table: its suite, with the rows that break each expectation.
+
+    A critical expectation that fails blocks what comes after; a warning does not.
+
+    Args:
+        asset: Name of the asset that writes the table.
+        table: The table's name.
+        over: Which of its partitions the asset writes.
+    """
+
+    @dg.asset_check(
+        asset=asset,
+        name=f"{table}_expectations",
+        description=f"Great Expectations suite of the table '{table}'.",
+        blocking=True,
+    )
+    def check(pipeline: PipelineResource) -> dg.AssetCheckResult:
+        from agetf_pipeline.data.schemas import TABLES
+        from agetf_pipeline.data.tables import list_partitions
+        from agetf_pipeline.quality.suites import check_table
+
+        _, workspace = pipeline.load()
+        partitions = [
+            partition
+            for partition in list_partitions(workspace, TABLES[table])
+            if over == "all" or (over == "ffhq") == (partition == FFHQ_PARTITION)
+        ]
+        result = check_table(workspace, table, partitions)
+        records = [
+            dg.TableRecord(
+                {
+                    "expectation": verdict.description,
+                    "verdict": "holds" if verdict.passed else f"fails ({verdict.severity})",
+                    "rows": verdict.num_rows,
+                    "broken": verdict.num_broken,
+                    "allowed": f"{verdict.max_broken_fraction:.1%}",
+                    "examples": ", ".join(example[:16] for example in verdict.examples),
+                }
+            )
+            for verdict in result.verdicts
+        ]
+        return dg.AssetCheckResult(
+            passed=result.passed,
+            severity=dg.AssetCheckSeverity.ERROR if result.blocks else dg.AssetCheckSeverity.WARN,
+            metadata={
+                "rows": result.num_rows,
+                "partitions": len(partitions),
+                "expectations": dg.MetadataValue.table(records=records),
+            },
+        )
+
+    return check

@@ -1,0 +1,16 @@
+"""CAF faces, colourised and super-resolved where they need it."""
+
+from assets.checking import table_check
+from assets.running import stage_asset
+
+caf_enhanced = stage_asset(
+    "caf_enhanced",
+    "enhance",
+    deps=["caf_images", "enhancers"],
+    group="enhancement",
+    cost="One pass of two networks over every new face that needs them.",
+    over="shards",
+    gpu=True,
+    kinds={"pytorch", "parquet"},
+)
+caf_enhanced_check = table_check("caf_enhanced", "enhanced", over="caf")

@@ -1,0 +1,12 @@
+"""The files for others."""
+
+from assets.running import stage_asset
+
+release_files = stage_asset(
+    "release_files",
+    "release",
+    deps=["registered_model"],
+    group="release",
+    cost="Seconds.",
+    kinds={"parquet"},
+)

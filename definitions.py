@@ -1,0 +1,68 @@
+"""The one Definitions object; workspace.yaml points at this file."""
+
+import sys
+from pathlib import Path
+
+# Dagster loads this file by path, from any folder: the application's packages lie beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import dagster as dg
+
+from assets import (
+    assemble,
+    caption,
+    distill,
+    enhance,
+    evaluate,
+    filter,
+    ingest,
+    predict,
+    recheck,
+    register,
+    relabel,
+    release,
+    synthesize,
+    train,
+    train_enhancers,
+    train_evaluators,
+    train_experts,
+)
+from jobs.asset_jobs import JOBS
+from jobs.schedules import SCHEDULES
+from jobs.sensors import SENSORS
+from resources.gpu import GpuResource
+from resources.pipeline import PipelineResource
+
+_MODULES = [
+    synthesize,
+    ingest,
+    train_experts,
+    predict,
+    relabel,
+    filter,
+    train_enhancers,
+    enhance,
+    recheck,
+    caption,
+    assemble,
+    distill,
+    train,
+    train_evaluators,
+    evaluate,
+    register,
+    release,
+]
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(_MODULES),
+    asset_checks=dg.load_asset_checks_from_modules(_MODULES),
+    jobs=JOBS,
+    schedules=SCHEDULES,
+    sensors=SENSORS,
+    resources={
+        "pipeline": PipelineResource(),
+        "gpu_pool": GpuResource(),
+    },
+    # Steps run in the run's own process: starting one for each costs more than most of them do.
+    executor=dg.in_process_executor,
+)

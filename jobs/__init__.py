@@ -1,0 +1,1 @@
+"""Asset jobs, schedules, sensors, and the launcher of the main job."""

@@ -1,0 +1,135 @@
+"""The main job, from a terminal: `python -m jobs.launch --config configs/demo.yaml`.
+
+Runs in this process over the instance in DAGSTER_HOME, so that `make ui` shows what it did. Killed
+at any point and started again, it goes on: every stage knows what it has already done.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from agetf_pipeline.core.errors import AgetfError
+from agetf_pipeline.core.locks import exclusive_lock
+from agetf_pipeline.core.workspace import is_caf, shard_of
+from assets.partitions import CAF_SHARDS
+from jobs.asset_jobs import CORPUS, PIPELINE
+from jobs.summary import print_summary
+from resources.gpu import GPU_POOL, count_devices
+from resources.pipeline import CONFIG_VARIABLE, REPOSITORY, PipelineResource
+
+_LOGGER = logging.getLogger(__name__)
+_LAUNCHER_TAG = "agetf/launcher"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def prepare_home(home: Path) -> None:
+    """Make the folder of the Dagster instance, with its settings."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(REPOSITORY / "configs" / "dagster.yaml", home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the corpus job and the pipeline job; return 0 on success."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.launch", description=__doc__)
+    parser.add_argument("--config", default="configs/demo.yaml", help="a file of configs/")
+    parser.add_argument("--home", required=True, type=Path, help="folder of the Dagster instance")
+    options = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    logging.getLogger("agetf_pipeline").setLevel(logging.INFO)
+    logging.getLogger(__name__).setLevel(logging.INFO)
+    os.environ[CONFIG_VARIABLE] = options.config
+    prepare_home(options.home.resolve())
+    started_s = time.monotonic()
+    try:
+        config, workspace = PipelineResource().load()
+        with (
+            exclusive_lock(options.home / "launch.lock", "the main job", wait=False),
+            dg.DagsterInstance.get() as instance,
+        ):
+            succeeded = _run(instance)
+    except AgetfError as error:
+        print(f"\n{error}", file=sys.stderr)  # noqa: T201
+        return 1
+    if succeeded:
+        print_summary(config, workspace, time.monotonic() - started_s)
+    return 0 if succeeded else 1
+
+
+def _run(instance: dg.DagsterInstance) -> bool:
+    from agetf_pipeline.data.corpora import discover_partitions
+    from definitions import defs
+
+    _end_dead_runs(instance)
+    instance.event_log_storage.set_concurrency_slots(GPU_POOL, max(1, count_devices()))
+    config, workspace = PipelineResource().load()
+    if config.synthesize.enabled and not _execute(defs.resolve_job_def(CORPUS), instance, {}):
+        return False
+    found = discover_partitions(config, workspace)
+    shards = [shard_of(partition) for partition in found if is_caf(partition)]
+    name = str(CAF_SHARDS.name)
+    known = set(instance.get_dynamic_partitions(name))
+    instance.add_dynamic_partitions(name, [shard for shard in shards if shard not in known])
+    return _execute(defs.resolve_job_def(PIPELINE), instance, _range_tags(instance, shards))
+
+
+def _range_tags(instance: dg.DagsterInstance, shards: list[str]) -> dict[str, str]:
+    """Return the tags of one run over all shards (partitions keep the order they came in)."""
+    ordered = [s for s in instance.get_dynamic_partitions(str(CAF_SHARDS.name)) if s in shards]
+    if not ordered:
+        return {}
+    return {
+        "dagster/asset_partition_range_start": ordered[0],
+        "dagster/asset_partition_range_end": ordered[-1],
+    }
+
+
+def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str]) -> bool:
+    _LOGGER.info("job '%s' started", job.name)
+    origin = {".dagster/repository": "__repository__@agetf", _LAUNCHER_TAG: "terminal"}
+    result = job.execute_in_process(
+        instance=instance, tags=tags | origin, run_config=_QUIET, raise_on_error=False
+    )
+    for event in result.get_step_failure_events():
+        error = event.step_failure_data.error
+        cause = error.cause if error is not None and error.cause is not None else error
+        text = cause.message.strip() if cause is not None else "no message"
+        print(f"\n{event.step_key} failed: {text}", file=sys.stderr)  # noqa: T201
+    blocked = [
+        evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed
+    ]
+    for evaluation in blocked:
+        level = "blocks" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warns"
+        name = f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}"
+        _LOGGER.warning("check %s %s (see stats/quality/)", name, level)
+    return result.success
+
+
+def _end_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark the runs of a killed launcher as failed and free their slots.
+
+    The launcher's lock is held here: whatever still says that it runs from a terminal, does not.
+    """
+    unfinished = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING],
+        tags={_LAUNCHER_TAG: "terminal"},
+    )
+    for run in instance.get_runs(unfinished):
+        instance.report_run_failed(run, "The process was ended before the run was.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        _LOGGER.info("run %s had been cut off; what it finished is kept", run.run_id[:8])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

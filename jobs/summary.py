@@ -1,0 +1,32 @@
+"""What a person wants to know when the main job has ended: what was measured, and where it lies."""
+
+import json
+
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.workspace import Workspace
+
+
+def print_summary(config: PipelineConfig, workspace: Workspace, duration_s: float) -> None:
+    """Print the places of the grid, the report, the labels and the model, and the verdicts."""
+    run = workspace.experiments / config.train.run_name
+    metrics_file = run / "metrics.json"
+    places = {
+        "grid": run / "grid.png",
+        "report": run / "report.html",
+        "labels": workspace.processed / "ffhq_aging_moe_labels.csv",
+        "label report": workspace.stats / "ffhq_aging_moe_report.csv",
+        "enhanced": workspace.processed / "caf_enhanced",
+        "release": workspace.root / "outputs" / "release",
+    }
+    lines = [f"Done in {duration_s / 60:.1f} min."]
+    if metrics_file.is_file():
+        lines += _verdicts(json.loads(metrics_file.read_text(encoding="utf-8")))
+    for name, path in places.items():
+        if path.exists():
+            lines.append(f"  {name:<13} {workspace.relative(path)}")
+    lines.append(f"  {'model':<13} models:/{config.register_model.model_name}@champion (MLflow)")
+    print("\n" + "\n".join(lines))  # noqa: T201
+
+
+def _verdicts(metrics: dict) -> list[str]:
+    return [f"  {line}" for line in metrics.get("summary", [])]

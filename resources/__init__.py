@@ -1,0 +1,1 @@
+"""What the assets are given: configuration and workspace, and the GPU pool."""

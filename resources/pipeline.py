@@ -1,0 +1,55 @@
+"""The configuration and the workspace that a run works on."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from agetf_pipeline.config import PipelineConfig, load_config, workspace_of
+from agetf_pipeline.core.errors import ConfigError
+from agetf_pipeline.core.workspace import Workspace
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIG_VARIABLE = "AGETF_CONFIG"
+DEFAULT_CONFIG = "configs/demo.yaml"
+
+
+def deployed_config() -> str:
+    """Return the config file that this deployment runs on, relative to the repository."""
+    return os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
+
+
+class PipelineResource(dg.ConfigurableResource):
+    """A config file and overrides; no hyperparameter is repeated here.
+
+    Attributes:
+        config: A file of `configs/`, or the one that the deployment names in AGETF_CONFIG. Run
+            configuration can come from a browser, so it cannot name any other file.
+        overrides: `section.key=value`, as on the command line. They cannot move the workspace.
+    """
+
+    config: str = ""
+    overrides: list[str] = []  # noqa: RUF012
+
+    def load(self) -> tuple[PipelineConfig, Workspace]:
+        """Return the resolved configuration and its workspace.
+
+        Raises:
+            ConfigError: The file is not one that a run may name, or its settings do not fit.
+        """
+        name = self.config or deployed_config()
+        path = (REPOSITORY / name).resolve()
+        named_by_deployment = name == deployed_config()
+        if not named_by_deployment and path.parent != REPOSITORY / "configs":
+            raise ConfigError(
+                f"Expected a file of configs/ in the run's configuration; found {name!r}. "
+                f"Set {CONFIG_VARIABLE} for the deployment to use a file elsewhere."
+            )
+        moved = [text for text in self.overrides if text.strip().startswith("workspace")]
+        if moved:
+            raise ConfigError(
+                f"Expected overrides that leave the workspace where it is; found {moved}. "
+                "Set workspace.root in the config file."
+            )
+        config = load_config(path, self.overrides)
+        return config, workspace_of(config)
