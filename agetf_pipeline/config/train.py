@@ -71,6 +71,9 @@ class TrainConfig(Section):
     off_anchor_fraction: float = Field(default=0.3, ge=0, le=1)
     enhanced_probability: float = Field(default=0.5, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware computes it, else fp32."
+    )
     checkpoint_every_s: float = Field(default=15.0, gt=0)
     log_every_images: int = Field(default=200, ge=1)
     num_sample_faces: int = Field(default=6, ge=1, description="Rows of the sample grid.")

@@ -1,0 +1,293 @@
+"""The one training loop of the AgeTransformer. Progress is counted in images.
+
+Each step is a function of the state, the seed and the step's number, so that a killed run that is
+started again ends with the weights of one that was not.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agetf_pipeline.age_transformer.discriminator import Discriminator
+from agetf_pipeline.age_transformer.losses import pixel_loss
+from agetf_pipeline.age_transformer.model import AgeTransformer
+from agetf_pipeline.age_transformer.renderer import to_tensor
+from agetf_pipeline.age_transformer.sizes import ModelSettings
+from agetf_pipeline.config.train import TrainConfig
+from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.files import atomic_path
+from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.training import objective
+from agetf_pipeline.training.checkpoints import Ema, TrainState, resume, save_checkpoint
+from agetf_pipeline.training.dataset import Batch, FaceData, Sampler
+from agetf_pipeline.training.guidance import Guidance
+from agetf_pipeline.training.objective import StepData
+from agetf_pipeline.training.records import Board
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training run is made of.
+
+    Attributes:
+        config: Its settings.
+        model_settings: The network's architecture.
+        anchors_years: Ages that are rendered.
+        data: The training split, at the model's size.
+        guidance: The frozen networks.
+        embeddings: float32 (n, D), VLM embedding of each image, rows of NaN where there is none;
+            None where training is not guided.
+        initial_state: Weights to start from, or None.
+        device: Where it runs.
+        folder: The run folder, for logs and for a batch that went wrong.
+        checkpoint: File of the unfinished state.
+        identity: Fingerprint of all that the result depends on.
+    """
+
+    config: TrainConfig
+    model_settings: ModelSettings
+    anchors_years: list[float]
+    data: FaceData
+    guidance: Guidance
+    embeddings: np.ndarray | None
+    initial_state: dict[str, Tensor] | None
+    device: torch.device
+    folder: Path
+    checkpoint: Path
+    identity: str
+
+
+def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
+    """Train to the configured number of images, from the checkpoint where there is one.
+
+    Args:
+        run: The run.
+        stop_after_steps: Stop early, with a checkpoint written, as if interrupted.
+
+    Returns:
+        The state; its `ema.state` holds the weights to keep.
+
+    Raises:
+        StageError: A loss is not finite. The batch is saved in the run folder first.
+    """
+    config = run.config
+    state = new_state(run)
+    resume(run.checkpoint, state, run.identity)
+    sampler = Sampler(run.data, config, run.anchors_years)
+    board = Board(run.folder, state.num_images)
+    first_step, saved_s = state.step, time.monotonic()
+    sums: dict[str, list[float]] = {}
+    with Progress(f"train {config.run_name}", config.num_images) as progress:
+        progress.advance(state.num_images)
+        while state.num_images < config.num_images:
+            values = train_step(run, state, sampler)
+            for name, value in values.items():
+                sums.setdefault(name, []).append(value)
+            progress.advance(config.batch_size, f"loss {values['loss']:.3f}")
+            if _passed(state.num_images, config.batch_size, config.log_every_images):
+                row = {name: float(np.mean(seen)) for name, seen in sums.items()}
+                state.history.append({"num_images": float(state.num_images), **row})
+                board.log(row, state.num_images)
+                sums = {}
+                # Checkpoints fall on log points, so that no logged mean spans an interruption.
+                if time.monotonic() - saved_s > config.checkpoint_every_s:
+                    save_checkpoint(run.checkpoint, state, run.identity)
+                    saved_s = time.monotonic()
+            if stop_after_steps is not None and state.step - first_step >= stop_after_steps:
+                break
+    save_checkpoint(run.checkpoint, state, run.identity)
+    board.close()
+    return state
+
+
+def new_state(run: Run) -> TrainState:
+    """Return networks and optimisers at the start of a run; seeded."""
+    config = run.config
+    torch.manual_seed(config.seed)
+    model = AgeTransformer(run.model_settings)
+    if run.initial_state is not None:
+        model.load_state_dict(run.initial_state)
+    model = model.to(run.device)
+    discriminator = Discriminator(run.model_settings).to(run.device)
+    return TrainState(
+        model,
+        discriminator,
+        torch.optim.AdamW(model.parameters(), config.lr, (0.9, 0.99), weight_decay=0.01),
+        torch.optim.AdamW(
+            discriminator.parameters(), config.lr_discriminator, (0.0, 0.99), weight_decay=0.0
+        ),
+        Ema(model, config.ema_half_life_images),
+    )
+
+
+def train_step(run: Run, state: TrainState, sampler: Sampler) -> dict[str, float]:
+    """One step of generator and discriminator; returns the losses as numbers."""
+    config, device = run.config, run.device
+    assert isinstance(state.model, AgeTransformer)
+    assert isinstance(state.discriminator, Discriminator)
+    torch.manual_seed(config.seed * 1_000_003 + state.step)
+    batch = sampler.draw(state.step)
+    data = _to_step_data(run, state, batch)
+    _set_lr(state.optimizer, config.lr * schedule(state.num_images, config))
+    bf16 = uses_bf16(config, device)
+    state.model.train()
+    state.discriminator.requires_grad_(False)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        parts, rendered = objective.generator_losses(
+            state.model, state.discriminator, run.guidance, data, config.losses
+        )
+    loss = objective.total_loss(parts, config.losses)
+    values = {name: float(value.detach()) for name, value in parts.items()}
+    values["loss"] = float(loss.detach())
+    _stop_if_not_finite(run, state, batch, values)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.max_grad_norm)
+    values["grad_norm"] = float(norm)
+    _stop_if_not_finite(run, state, batch, values)
+    state.optimizer.step()
+    if data.adversarial:
+        values |= _discriminator_step(run, state, data, rendered, bf16)
+        _stop_if_not_finite(run, state, batch, values)
+    state.step += 1
+    state.num_images += config.batch_size
+    state.ema.update(state.model, config.batch_size, state.num_images)
+    values["lr"] = state.optimizer.param_groups[0]["lr"]
+    return values
+
+
+def schedule(num_images: int, config: TrainConfig) -> float:
+    """Return the learning rate's factor: linear warm-up, then a cosine to `lr_final_fraction`."""
+    warmup = min(config.lr_warmup_images, config.num_images // 10)
+    if num_images < warmup:
+        return (num_images + config.batch_size) / (warmup + config.batch_size)
+    done = (num_images - warmup) / max(1, config.num_images - warmup)
+    low = config.lr_final_fraction
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether to train in bf16: as configured, or, for `auto`, where the hardware computes it."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(supported())
+
+
+def measure_paired_l1(
+    model: AgeTransformer, data: FaceData, device: torch.device, max_pairs: int = 200
+) -> float | None:
+    """Return the mean L1 (0 to 2) between renderings and a subject's true pictures at other ages.
+
+    None where the split has no subject with two images. Degraded targets count as they are.
+    """
+    first, second = same_person_pairs(data, max_pairs)
+    if not len(first):
+        return None
+    every = np.ones(len(first), bool)
+    source = to_tensor(data.pick(first, every)).to(device)
+    target = to_tensor(data.pick(second, every)).to(device)
+    ages = torch.from_numpy(data.ages_years[second])[:, None].to(device)
+    with torch.inference_mode():
+        values = [
+            pixel_loss(model(source[i : i + 32], ages[i : i + 32]).image[:, 0], target[i : i + 32])
+            for i in range(0, len(first), 32)
+        ]
+    return float(torch.cat(values).mean())
+
+
+def same_person_pairs(data: FaceData, max_pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return items (source, target) of one person each, at most `max_pairs`, spread evenly."""
+    same = data.identities[:, None] == data.identities[None]
+    np.fill_diagonal(same, False)
+    first, second = np.nonzero(same)
+    keep = np.linspace(0, len(first) - 1, min(max_pairs, len(first))).astype(np.int64)
+    return first[keep], second[keep]
+
+
+def _discriminator_step(
+    run: Run, state: TrainState, data: StepData, rendered: objective.Rendered, bf16: bool
+) -> dict[str, float]:
+    config = run.config
+    assert isinstance(state.discriminator, Discriminator)
+    fake, ages = objective.adversarial_fakes(rendered, data)
+    with_r1 = state.step % config.r1_every == 0
+    state.discriminator.requires_grad_(True)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=bf16):
+        parts = objective.discriminator_losses(
+            state.discriminator, fake.detach(), ages, data, with_r1
+        )
+    loss = parts["discriminator"]
+    if with_r1:
+        # Lazy: the penalty stands for the steps between. Source: Karras et al. 2020.
+        gamma = 0.0002 * run.model_settings.size_px**2 / config.batch_size
+        loss = loss + parts["r1"] * gamma / 2 * config.r1_every
+    state.optimizer_discriminator.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.discriminator.parameters(), 5.0)
+    if torch.isfinite(norm):
+        state.optimizer_discriminator.step()
+    return {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _to_step_data(run: Run, state: TrainState, batch: Batch) -> StepData:
+    device, config = run.device, run.config
+    B, A = batch.ages_years.shape
+    target = to_tensor(batch.targets.reshape(B * A, *batch.targets.shape[2:])).to(device)
+    progress = state.num_images / config.num_images
+    vlm = None
+    if run.embeddings is not None:
+        rows = torch.from_numpy(run.embeddings[batch.indices].copy())
+        rows[torch.rand(B) < config.guidance_dropout] = float("nan")
+        vlm = rows.to(device)
+    return StepData(
+        to_tensor(batch.sources).to(device),
+        torch.from_numpy(batch.ages_years).to(device),
+        target.view(B, A, *target.shape[1:]),
+        torch.from_numpy(batch.has_target.astype(np.float32)).to(device),
+        torch.from_numpy(batch.variances_years2).to(device),
+        vlm,
+        progress,
+        state.step,
+        config.losses.adversarial > 0 and progress >= config.adversarial_from,
+    )
+
+
+def _stop_if_not_finite(
+    run: Run, state: TrainState, batch: Batch, values: dict[str, float]
+) -> None:
+    wrong = sorted(name for name, value in values.items() if not math.isfinite(value))
+    if not wrong:
+        return
+    path = run.folder / f"bad_batch_step_{state.step}.npz"
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary,
+            image_ids=np.array([run.data.image_ids[index] for index in batch.indices]),
+            sources=batch.sources,
+            ages_years=batch.ages_years,
+            targets=batch.targets,
+        )
+    raise StageError(
+        f"Expected finite losses; found {', '.join(wrong)} not finite at step {state.step} "
+        f"(image {state.num_images}). The batch is in {path}. Lower train.lr, or look at it."
+    )
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _passed(num_images: int, batch_size: int, every: int) -> bool:
+    return num_images // every > (num_images - batch_size) // every

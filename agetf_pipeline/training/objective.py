@@ -1,0 +1,155 @@
+"""What a step of training minimises: the losses of one batch, put together in one place.
+
+Shapes: B images, A ages, N = B x (A - 1) renderings at other ages than the source's, C H W.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agetf_pipeline.age_transformer import losses
+from agetf_pipeline.age_transformer.discriminator import Discriminator
+from agetf_pipeline.age_transformer.losses import weighted_mean
+from agetf_pipeline.age_transformer.model import AgeTransformer, Rendered
+from agetf_pipeline.config.train import LossWeights
+from agetf_pipeline.training.guidance import Guidance
+
+_CYCLE_EVERY = 3
+
+
+@dataclass(frozen=True)
+class StepData:
+    """A batch as tensors on the device.
+
+    Attributes:
+        source: (B, 3, S, S), -1 to 1.
+        ages: (B, A), years; column 0 is the source's label.
+        target: (B, A, 3, S, S), -1 to 1.
+        has_target: float (B, A), 1 where the target is a picture of that person at that age.
+        variance: (B, A), years squared, of the target's label.
+        vlm: (B, D) with rows of NaN where guidance is dropped, or None.
+        progress: Share of the run that is done.
+        step: Number of the step.
+        adversarial: Whether the discriminator takes part yet.
+    """
+
+    source: Tensor
+    ages: Tensor
+    target: Tensor
+    has_target: Tensor
+    variance: Tensor
+    vlm: Tensor | None
+    progress: float
+    step: int
+    adversarial: bool
+
+
+def generator_losses(
+    model: AgeTransformer,
+    discriminator: Discriminator,
+    guidance: Guidance,
+    data: StepData,
+    weights: LossWeights,
+) -> tuple[dict[str, Tensor], Rendered]:
+    """Return every loss that has a weight, unweighted, and the renderings they were taken of."""
+    encoded = model.encode(data.source, data.vlm)
+    rendered = model.decode(encoded, data.ages)
+    out: dict[str, Tensor] = {}
+    _supervised(out, rendered, data, weights)
+    _guided(out, guidance, rendered, data, weights)
+    gap = (data.ages - data.ages[:, :1]).abs()
+    if weights.smoothness:
+        mask, flow = rendered.mask.flatten(0, 1), rendered.flow.flatten(0, 1)
+        out["smoothness"] = losses.smoothness_loss(mask, flow, gap.flatten()).mean()
+    if weights.cycle and data.step % _CYCLE_EVERY == 0:
+        # The last age has no true picture: coming back from it must give the source.
+        back = model(rendered.image[:, -1], data.ages[:, :1], data.vlm).image[:, 0]
+        # Counted for the steps between: the mean over steps has the configured weight.
+        out["cycle"] = losses.pixel_loss(back, data.source).mean() * _CYCLE_EVERY
+    if weights.adversarial and data.adversarial:
+        fake, ages = adversarial_fakes(rendered, data)
+        out["adversarial"] = losses.generator_loss(discriminator(fake, ages)).mean()
+    return out, rendered
+
+
+def total_loss(parts: dict[str, Tensor], weights: LossWeights) -> Tensor:
+    """Return the weighted sum of losses."""
+    return torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()
+
+
+def discriminator_losses(
+    discriminator: Discriminator, fake: Tensor, fake_ages: Tensor, data: StepData, with_r1: bool
+) -> dict[str, Tensor]:
+    """Return the discriminator's loss, and R1 in fp32 where it is due (unscaled)."""
+    real, real_ages = data.source, data.ages[:, 0]
+    curriculum = losses.curriculum_weight(data.variance[:, 0], data.progress)
+    logits = discriminator(torch.cat([real, fake]), torch.cat([real_ages, fake_ages]))
+    real_logits, fake_logits = logits.chunk(2)
+    out = {
+        "discriminator": weighted_mean(
+            losses.discriminator_loss(real_logits, fake_logits), curriculum
+        )
+    }
+    if with_r1:
+        with torch.autocast(real.device.type, enabled=False):
+            real = real.float().detach().requires_grad_(True)
+            out["r1"] = losses.r1_penalty(discriminator(real, real_ages), real).mean()
+    return out
+
+
+def adversarial_fakes(rendered: Rendered, data: StepData) -> tuple[Tensor, Tensor]:
+    """Return one rendering per image, (B, 3, S, S), and its age: another column each step."""
+    column = 1 + data.step % (data.ages.shape[1] - 1)
+    return rendered.image[:, column], data.ages[:, column]
+
+
+def _supervised(
+    out: dict[str, Tensor], rendered: Rendered, data: StepData, weights: LossWeights
+) -> None:
+    """Reconstruction at the source's age, and the same subject's pictures at other ages."""
+    A = data.ages.shape[1]
+    trust = losses.curriculum_weight(data.variance, data.progress)
+    if weights.reconstruction:
+        image = rendered.image[:, 0]
+        values = losses.pixel_loss(image, data.source) + losses.edge_loss(image, data.source)
+        out["reconstruction"] = weighted_mean(values, trust[:, 0])
+    paired = data.has_target[:, 1:].flatten() > 0
+    if weights.paired and bool(paired.any()):
+        S = data.target.shape[-1]
+        image = rendered.image[:, 1:].reshape(-1, 3, S, S)[paired]
+        target = data.target[:, 1:].reshape(-1, 3, S, S)[paired]
+        values = (
+            losses.pixel_loss(image, target)
+            + losses.edge_loss(image, target)
+            + 0.25 * losses.structure_loss(image, target)
+        )
+        # Both labels must hold for a pair: the one that was given and the one that was asked for.
+        both = (trust[:, 1:] * trust[:, :1].expand(-1, A - 1)).flatten()[paired]
+        out["paired"] = weighted_mean(values, both)
+
+
+def _guided(
+    out: dict[str, Tensor],
+    guidance: Guidance,
+    rendered: Rendered,
+    data: StepData,
+    weights: LossWeights,
+) -> None:
+    """Age, order and identity, read from the renderings by the frozen networks."""
+    B, A = data.ages.shape
+    images = rendered.image[:, 1:].flatten(0, 1)
+    gap_N = (data.ages[:, 1:] - data.ages[:, :1]).abs().flatten()
+    if weights.age or weights.order:
+        logits = guidance.age_regressor(images)
+        if weights.age:
+            out["age"] = losses.age_loss(logits, data.ages[:, 1:].flatten()).mean()
+        if weights.order and A > 2:
+            read = losses.expected_age(logits).view(B, A - 1)
+            out["order"] = losses.order_loss(read, data.ages[:, 1:]).mean()
+    if weights.identity:
+        with torch.no_grad():
+            source_BD = guidance.identity_embedder(data.source)
+        z_ND = guidance.identity_embedder(images)
+        source_ND = source_BD.repeat_interleave(A - 1, dim=0)
+        out["identity"] = losses.identity_loss(z_ND, source_ND, gap_N).mean()
