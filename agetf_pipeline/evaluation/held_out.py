@@ -1,0 +1,59 @@
+"""Which faces are evaluated: those of people whom training did not see."""
+
+import numpy as np
+import polars as pl
+
+from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.images import load_faces
+from agetf_pipeline.evaluation.renderings import HeldOutFaces
+
+MAX_REAL_FACES = 2000
+"""Real faces used for pairs: their number grows with the square of this."""
+
+
+def held_out_rows(manifest: pl.DataFrame) -> pl.DataFrame:
+    """Return the manifest's held-out rows: test before val, a face of every person before seconds.
+
+    Args:
+        manifest: The training manifest.
+
+    Returns:
+        Its rows of the splits `test` and `val`, with the column `shown_path`: the enhanced image
+        where there is one that may be used, else the face.
+    """
+    order = pl.col("split").replace_strict({"test": 0, "val": 1}, default=2, return_dtype=pl.Int32)
+    return (
+        manifest.filter(pl.col("split").is_in(["test", "val"]))
+        .with_columns(
+            pl.coalesce("enhanced_path", "face_path").alias("shown_path"),
+            pl.col("image_id").rank("ordinal").over("identity").alias("turn"),
+            order.alias("order"),
+        )
+        # image_id is a hash: sorting by it draws at random, the same on every machine.
+        .sort("order", "turn", "image_id")
+        .drop("order", "turn")
+    )
+
+
+def load_held_out(workspace: Workspace, rows: pl.DataFrame, size_px: int) -> HeldOutFaces:
+    """Read held-out faces at one size, with their ages by label."""
+    return HeldOutFaces(
+        rows["image_id"].to_list(),
+        rows["identity"].to_numpy(),
+        load_faces(workspace, rows["shown_path"], size_px),
+        rows["age_years"].to_numpy().astype(np.float64).clip(0, 100),
+    )
+
+
+def true_ages(rows: pl.DataFrame, truth: pl.DataFrame | None) -> np.ndarray:
+    """Return the known age of each row, float64 (N,): of the truth, or the corpus's; else NaN."""
+    if truth is None:
+        known = rows.select(
+            pl.when(pl.col("label_source") == "corpus").then(pl.col("age_years")).alias("known")
+        )
+    else:
+        known = rows.join(
+            truth.select("image_id", pl.col("true_age_years").alias("known")),
+            on="image_id", how="left", maintain_order="left",
+        )  # fmt: skip
+    return known["known"].cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -1,0 +1,185 @@
+"""Measure labels, enhancement and renderings; write the run's report.
+
+Nothing measured here goes back into training: the evaluators and the truth of a synthetic corpus
+are read by this stage alone.
+"""
+
+from pathlib import Path
+
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.files import write_json
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
+from agetf_pipeline.data.schemas import ENHANCED, IMAGES, LABELS, PREDICTIONS, TRAINING_MANIFEST
+from agetf_pipeline.data.tables import list_partitions, read_table, table_hashes, write_parquet
+from agetf_pipeline.stages.base import StageReport, run_once
+from agetf_pipeline.stages.train_evaluators import evaluator_path
+
+STAGE = "evaluate"
+CODE_VERSION = "1"
+
+_FIGURES = (
+    "labels/mae_years/mixture",
+    "labels/mae_years/group_midpoints",
+    "labels/mae_ratio_to_best_expert",
+    "labels/interval_coverage",
+    "enhancement/psnr/gain",
+    "enhancement/ssim/gain",
+    "renderings/age_spearman",
+    "renderings/age_mae_years",
+    "renderings/id_similarity",
+    "renderings/verification_rate",
+    "real/age_estimator_mae_years",
+)
+
+
+def model_path(config: PipelineConfig, workspace: Workspace) -> Path:
+    """Return the weights of the configured training run."""
+    return workspace.models / "age_transformer" / config.train.run_name / "weights.safetensors"
+
+
+def run_folder(config: PipelineConfig, workspace: Workspace) -> Path:
+    """Return the folder of the configured training run's reports."""
+    return workspace.experiments / config.train.run_name
+
+
+def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
+    """Evaluate the configured run and write `outputs/experiments/<run_name>/`."""
+    from agetf_pipeline.evaluation.truth import truth_hashes
+
+    weights = model_path(config, workspace)
+    if not weights.is_file():
+        raise StageError(
+            f"Expected trained weights at {weights}; found nothing. Run the stage train first."
+        )
+    versions = _versions(workspace, weights)
+    caf = [name for name in list_partitions(workspace, ENHANCED) if is_caf(name)]
+    inputs = {
+        **versions,
+        **table_hashes(workspace, TRAINING_MANIFEST),
+        **table_hashes(workspace, ENHANCED, caf),
+        **truth_hashes(workspace),
+    }
+    for spec in (IMAGES, LABELS, PREDICTIONS):
+        inputs |= table_hashes(workspace, spec, [FFHQ_PARTITION])
+    settings = {
+        **config.evaluate.settings(),
+        "run_name": config.train.run_name,
+        "synthetic": config.synthesize.enabled,
+    }
+    return run_once(
+        workspace, STAGE, settings, CODE_VERSION, inputs,
+        lambda: _evaluate(config, workspace, weights, versions),
+    )  # fmt: skip
+
+
+def _versions(workspace: Workspace, weights: Path) -> dict[str, str]:
+    """Content hashes of everything that was trained, as far as it exists."""
+    files = {
+        "age_transformer": weights,
+        "calibration": workspace.models / "moe" / "calibration.json",
+        "evaluation age estimator": evaluator_path(workspace, "age_estimator"),
+        "evaluation identity embedder": evaluator_path(workspace, "identity_embedder"),
+    }
+    return {name: hash_file(path) for name, path in files.items() if path.is_file()}
+
+
+def _evaluate(
+    config: PipelineConfig, workspace: Workspace, weights: Path, versions: dict[str, str]
+) -> StageReport:
+    from agetf_pipeline.age_transformer.renderer import Renderer
+    from agetf_pipeline.core.devices import resolve_device, set_num_threads
+    from agetf_pipeline.evaluation import measuring
+    from agetf_pipeline.evaluation.judges import AGE_KIND, IDENTITY_KIND, load_judge
+    from agetf_pipeline.evaluation.must_hold import judge
+    from agetf_pipeline.evaluation.statistics import Sampling
+    from agetf_pipeline.evaluation.truth import load_truth
+
+    set_num_threads(config.runtime.num_threads)
+    settings = config.evaluate
+    synthetic = config.synthesize.enabled
+    sampling = Sampling(
+        settings.num_bootstrap, settings.interval_level, settings.min_cell, settings.seed, synthetic
+    )
+    findings = measuring.Findings(run_folder(config, workspace), sampling)
+    findings.folder.mkdir(parents=True, exist_ok=True)
+    truth = load_truth(workspace)
+    manifest = read_table(workspace, TRAINING_MANIFEST)
+    renderer = Renderer.load(weights, config.runtime.device)
+    anchors = tuple(renderer.model.settings.anchors_years)
+    device = resolve_device(config.runtime.device)
+    age_judge, identity_judge = (
+        load_judge(path, kind, device) if path.is_file() else None
+        for path, kind in (
+            (evaluator_path(workspace, "age_estimator"), AGE_KIND),
+            (evaluator_path(workspace, "identity_embedder"), IDENTITY_KIND),
+        )
+    )
+    measuring.add_renderings(
+        findings, workspace, manifest, truth, renderer, renderer.size_px, anchors,
+        (age_judge, identity_judge), settings,
+    )  # fmt: skip
+    measuring.add_labels(findings, workspace, truth)
+    measuring.add_enhancement(findings, workspace, truth)
+    statements = judge(findings.measures, settings)
+    return _write(config, workspace, findings, statements, anchors, versions)
+
+
+def _write(
+    config: PipelineConfig, workspace: Workspace, findings, statements, anchors, versions
+) -> StageReport:
+    """Write metrics, per-image table and report; return the stage's report."""
+    import polars as pl
+
+    from agetf_pipeline.evaluation.measuring import PER_IMAGE_SCHEMA
+    from agetf_pipeline.evaluation.report import build_sections, write_report
+    from agetf_pipeline.evaluation.summary import summarise
+
+    folder, measures = findings.folder, findings.measures
+    synthetic = config.synthesize.enabled
+    versions = {
+        **versions,
+        "evaluation code": CODE_VERSION,
+        "interval level": f"{config.evaluate.interval_level:g}",
+    }
+    write_json(
+        folder / "metrics.json",
+        {
+            "run_name": config.train.run_name,
+            "synthetic": synthetic,
+            "must_hold": [statement.as_dict() for statement in statements],
+            "metrics": {name: item.as_dict() for name, item in measures.items()},
+            "versions": versions,
+        },
+    )
+    empty = pl.DataFrame(schema=PER_IMAGE_SCHEMA)
+    per_image = pl.concat([empty, *findings.per_image]).sort("kind", "image_id", "target_age_years")
+    write_parquet(folder / "per_image.parquet", per_image.to_arrow())
+    write_report(
+        folder,
+        f"Evaluation of {config.train.run_name}",
+        summarise(measures, statements, synthetic),
+        statements,
+        build_sections(measures, findings.pictures, anchors),
+        versions,
+        synthetic,
+    )
+    files = ["metrics.json", "per_image.parquet", "report.html", "report.md"]
+    files += [picture.file for picture in findings.pictures.values()]
+    messages = [
+        f"'{item.text}' {item.verdict}: {item.detail}" for item in statements if not item.holds
+    ]
+    figures = {name: measures[name].value if name in measures else None for name in _FIGURES}
+    return StageReport(
+        STAGE,
+        counts={
+            "num_figures": len(measures),
+            "num_not_computed": sum(item.value is None for item in measures.values()),
+            "num_must_hold": sum(item.holds is True for item in statements),
+        },
+        figures=figures,
+        outputs={name: workspace.relative(folder / name)
+                 for name in files},
+        messages=messages,
+    )  # fmt: skip
