@@ -1,13 +1,14 @@
-"""Photographs that a person names on the command line: found, read safely, faces aligned."""
+"""Photographs that a person names on the command line: found, read safely, faces cut out."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from agetf_pipeline.config.ingest import ImageLimits
 from agetf_pipeline.core.errors import DataError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_FACE_PX = 512
 
 
 @dataclass(frozen=True)
@@ -16,58 +17,65 @@ class InputFace:
 
     Attributes:
         path: The file.
-        face: uint8 (H, W, 3) RGB, square; None where there is no usable face.
+        face: uint8 (H, H, 3), RGB; None where there is no usable face.
         reason: Why there is no face; None where there is one.
-        flags: What a person may want to know: several_faces, exif_rotated...
+        flags: What a person may want to know: `several_faces`, `exif_rotated`...
     """
 
     path: Path
     face: np.ndarray | None
     reason: str | None
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] = ()
 
 
 def find_files(source: Path) -> list[Path]:
-    """Return the image files that `source` names: itself, or those in the folder, sorted.
+    """Return the files that `source` names: itself, or every file below the folder, sorted.
+
+    Label tables and hidden files are left out; anything else that is no photograph is reported
+    when it is read.
 
     Raises:
-        DataError: There is no such file or folder, or the folder holds no image file.
+        DataError: There is no such file or folder, or the folder holds no file.
     """
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise DataError(f"Expected a photograph or a folder at {source}; found nothing.")
-    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+        raise DataError(f"Expected a photograph or a folder at {source}; found nothing there.")
+    files = sorted(
+        path
+        for path in source.rglob("[!.]*")
+        if path.is_file() and path.suffix.lower() not in {".csv", ".json", ".txt"}
+    )
     if not files:
-        raise DataError(
-            f"Expected photographs ({', '.join(sorted(_SUFFIXES))}) in {source}; found none."
-        )
+        raise DataError(f"Expected photographs in {source}; found no file.")
     return files
 
 
-def read_face(path: Path, aligned: bool, face_px: int) -> InputFace:
-    """Read one photograph and find its face.
+def read_face(path: Path, aligned: bool) -> InputFace:
+    """Read one photograph and cut out its face.
 
     Args:
         path: The file.
-        aligned: Whether the face fills the picture already; otherwise it is found and cropped.
-        face_px: Side of the crop, in pixels.
+        aligned: Whether the face fills the picture already; otherwise it is found.
     """
-    from agetf_pipeline.config.ingest import ImageLimits
-    from agetf_pipeline.data.faces import find_face
-    from agetf_pipeline.data.images import read_rgb
-    from agetf_pipeline.data.probe import Rejection, probe_image
+    from agetf_pipeline.data.faces import default_detector, find_and_crop
+    from agetf_pipeline.data.probe import Rejection, probe
 
-    probed = probe_image(path, ImageLimits())
+    try:
+        probed = probe(path.read_bytes(), ImageLimits())
+    except OSError as error:
+        return InputFace(path, None, f"The file cannot be read: {error.strerror}.")
     if isinstance(probed, Rejection):
-        return InputFace(path, None, probed.detail, ())
-    rgb = read_rgb(path)
+        return InputFace(path, None, probed.detail)
+    facts, rgb = probed
     if aligned:
-        return InputFace(path, _centre_square(rgb), None, probed.flags)
-    found = find_face(rgb, face_px)
-    if isinstance(found, Rejection):
-        return InputFace(path, None, found.detail, probed.flags)
-    return InputFace(path, found.face, None, (*probed.flags, *found.flags))
+        return InputFace(path, _centre_square(rgb), None, facts.flags)
+    found = find_and_crop(rgb, _FACE_PX, default_detector())
+    if found is None:
+        reason = "No face was found. If the face fills the picture already, say --aligned."
+        return InputFace(path, None, reason, facts.flags)
+    face, flags = found
+    return InputFace(path, face, None, (*facts.flags, *flags))
 
 
 def _centre_square(rgb: np.ndarray) -> np.ndarray:

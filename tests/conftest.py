@@ -1,0 +1,29 @@
+"""Shared by all tests: one thread per process, no telemetry, no network by configuration."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from main_job import GraphRun, launch, write_config
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# The application's packages are not installed; the repository root is where they are loaded from.
+sys.path.insert(0, str(REPOSITORY))
+
+os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def graph_run(tmp_path_factory) -> GraphRun:
+    """The main job, run once on configs/test.yaml."""
+    folder = tmp_path_factory.mktemp("graph")
+    config = write_config(folder, folder / "workspace")
+    done = launch(config, folder / "home")
+    assert done.returncode == 0, done.stdout + done.stderr
+    from agetf_pipeline.core.workspace import Workspace
+
+    return GraphRun(config, Workspace(folder / "workspace"), folder / "home", done.stdout)

@@ -1,0 +1,65 @@
+"""Configuration resource and GPU leases."""
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from agetf_pipeline.core.errors import ConfigError
+from resources.gpu import GpuResource
+from resources.pipeline import CONFIG_VARIABLE, PipelineResource
+
+
+def test_a_run_may_name_a_file_of_configs():
+    config, _ = PipelineResource(config="configs/test.yaml").load()
+    assert config.synthesize.num_caf_shards == 2
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "configs/../../x.yaml", "tests/x.yaml"])
+def test_a_run_may_not_name_another_file(name):
+    with pytest.raises(ConfigError, match="configs/"):
+        PipelineResource(config=name).load()
+
+
+def test_a_run_may_not_move_the_workspace():
+    with pytest.raises(ConfigError, match="workspace"):
+        PipelineResource(overrides=["workspace.root=/tmp"]).load()
+
+
+def test_the_deployment_may_name_any_file(tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "own.yaml").write_text(f"workspace: {{root: {tmp_path}}}")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(folder / "own.yaml"))
+    _, workspace = PipelineResource().load()
+    assert workspace.root == tmp_path
+
+
+def _hold(folder, queue):
+    with GpuResource(num_devices=2, lock_folder=str(folder)).lease() as device:
+        queue.put((device, os.environ["CUDA_VISIBLE_DEVICES"]))
+        signal.pause()
+
+
+def test_a_killed_holder_frees_its_device(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    holders = [context.Process(target=_hold, args=(tmp_path, queue)) for _ in range(2)]
+    for holder in holders:
+        holder.start()
+    held = sorted(queue.get(timeout=60) for _ in holders)
+    assert held == [("cuda:0", "0"), ("cuda:1", "1")]
+    os.kill(holders[0].pid, signal.SIGKILL)
+    with GpuResource(num_devices=2, lock_folder=str(tmp_path)).lease() as device:
+        assert device in {"cuda:0", "cuda:1"}
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    holders[1].kill()
+    for holder in holders:
+        holder.join()
+
+
+def test_a_machine_without_gpus_gets_one_slot(tmp_path):
+    with GpuResource(num_devices=0, lock_folder=str(tmp_path)).lease() as device:
+        assert device == "cpu"
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
