@@ -17,7 +17,14 @@ class FilterConfig(Section):
     )
     max_head_yaw: float = Field(default=40.0, gt=0)
     drop_dark_glasses: bool = True
+    max_eye_occluded: float = Field(
+        default=90.0, gt=0, description="Percent, of the more occluded eye."
+    )
+    max_other_eye_occluded: float = Field(default=50.0, gt=0, description="Percent, of the other.")
     min_kept_per_group: int = Field(
-        default=5, ge=0, description="The surest images of a group are kept up to this many."
+        default=5,
+        ge=0,
+        description="The surest images of each age group of a partition pass whatever their "
+        "uncertainty, this many; pose, glasses and occlusion still count.",
     )
     sigma0_years: float = Field(default=8.0, gt=0, description="Of the curriculum weight.")

@@ -17,6 +17,7 @@ class RelabelConfig(Section):
     )
     calibration_path: str | None = Field(
         default=None,
-        description="A calibration made elsewhere; None: fitted here on labelled subjects.",
+        description="A calibration made elsewhere, relative to the workspace root; None: fitted "
+        "here on labelled subjects.",
     )
     seed: int = 0
