@@ -178,3 +178,8 @@ def proportions(identity: Identity, cues: AgeCues) -> Proportions:
         neck_w=grow(0.235, 0.275) + 0.055 * male,
         hairline_y=grow(-0.60, -0.565) - 0.03 * who.hairline,
     )
+
+
+def visible_facial_hair(identity: Identity, age_years: float) -> str:
+    """Return the facial hair that shows at an age: a boy who will have a beard has none yet."""
+    return identity.facial_hair if age_years >= 19 else "none"

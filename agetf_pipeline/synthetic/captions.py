@@ -1,0 +1,57 @@
+"""Captions of synthetic faces, from what was drawn: the truth of the captioner's training."""
+
+from agetf_pipeline.synthetic.ageing import age_cues, visible_facial_hair
+from agetf_pipeline.synthetic.identity import Identity
+
+_CUTS = {
+    "buzz": "very short {} hair",
+    "short": "short {} hair",
+    "parted": "parted {} hair",
+    "curly": "curly {} hair",
+    "bob": "a {} bob",
+    "long": "long {} hair",
+    "fringe": "long {} hair with a fringe",
+}
+_GLASSES = {"None": "", "Normal": "glasses", "Dark": "dark glasses"}
+_FACIAL_HAIR = {"none": "", "moustache": "a moustache", "beard": "a beard"}
+
+
+def describe(identity: Identity, age_years: float, with_age: bool = False) -> str:
+    """Return a short English caption of the face that `draw_face` gives for the same arguments.
+
+    Args:
+        identity: Who.
+        age_years: Decides what shows (grey hair, facial hair), and the words of age.
+        with_age: Add words of age, which captions of a real model contain and the filter removes.
+
+    Returns:
+        A sentence such as "A woman with long brown hair and glasses, smiling."
+    """
+    noun = {"male": "man", "female": "woman"}[identity.gender]
+    things = [_CUTS[identity.hair_cut].format(_hair_word(identity, age_years))]
+    things += [_FACIAL_HAIR[visible_facial_hair(identity, age_years)], _GLASSES[identity.glasses]]
+    things = [thing for thing in things if thing]
+    listed = things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
+    who = _aged(noun, age_years) if with_age else f"a {noun}"
+    ending = ", smiling" if identity.smile > 0.5 else ""
+    sentence = f"{who} with {listed}{ending}."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _hair_word(identity: Identity, age_years: float) -> str:
+    return "grey" if age_cues(identity, age_years).greying > 0.6 else identity.hair_colour
+
+
+def _aged(noun: str, age_years: float) -> str:
+    if age_years < 3:
+        return "a baby"
+    if age_years < 13:
+        return "a young " + {"man": "boy", "woman": "girl"}[noun]
+    if age_years < 20:
+        return f"a teenage {'boy' if noun == 'man' else 'girl'}"
+    if age_years < 30:
+        return f"a young {noun} in {'his' if noun == 'man' else 'her'} twenties"
+    if age_years >= 75:
+        return f"an elderly {noun}"
+    decade = ("thirties", "forties", "fifties", "sixties", "seventies")[int(age_years // 10) - 3]
+    return f"a {noun} in {'his' if noun == 'man' else 'her'} {decade}"

@@ -1,0 +1,165 @@
+"""Who is photographed at which age, and what a crowd then says of the pictures."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from agetf_pipeline.data.ages import AGE_GROUPS, group_bounds, group_of
+from agetf_pipeline.synthetic.identity import Identity, draw_identity
+
+# Shares of the ten groups: as in the two corpora, but flatter, so that every group has support.
+FFHQ_SHARES = (0.06, 0.08, 0.06, 0.06, 0.07, 0.19, 0.16, 0.12, 0.13, 0.07)
+CAF_SHARES = (0.09, 0.09, 0.08, 0.10, 0.11, 0.13, 0.12, 0.10, 0.11, 0.07)
+_OLDEST_YEARS = 97.0
+_MISSING_POSE = -1.0
+_MISSING_POSE_SHARE = 0.01
+_GENDER_NOISE = 0.02
+
+
+def age_at(position: float, shares: tuple[float, ...]) -> float:
+    """Return the age (years) at a position 0 to 1 of a distribution over the ten groups.
+
+    Within a group ages are even; above 70 they grow rarer up to 97.
+    """
+    edges = np.concatenate([[0.0], np.cumsum(np.asarray(shares) / np.sum(shares))])
+    index = min(int(np.searchsorted(edges, position, side="right")) - 1, len(shares) - 1)
+    inside = (position - edges[index]) / (edges[index + 1] - edges[index])
+    low, high = group_bounds(AGE_GROUPS[index])
+    if index == len(shares) - 1:
+        return float(low + (_OLDEST_YEARS - low) * (1 - np.sqrt(max(1 - inside, 0.0))))
+    return float(low + (high - low) * min(inside, 0.999))
+
+
+def ffhq_ages(num_images: int, seed: int) -> np.ndarray:
+    """Return an age (years) per image, float64 (N,): one in each N-th of the distribution."""
+    rng = np.random.default_rng([101, seed, num_images])
+    positions = (rng.permutation(num_images) + rng.uniform(0, 1, num_images)) / max(num_images, 1)
+    return np.asarray([age_at(position, FFHQ_SHARES) for position in positions])
+
+
+def subject_ages(num_ages: int, seed: int) -> list[int]:
+    """Return the whole ages (years) at which a subject is photographed, rising, all different."""
+    rng = np.random.default_rng([103, seed])
+    positions = (np.arange(num_ages) + rng.uniform(0, 1, num_ages)) / num_ages
+    ages = [int(age_at(position, CAF_SHARES)) for position in positions]
+    for k in range(1, num_ages):
+        ages[k] = max(ages[k], ages[k - 1] + 1)
+    return ages
+
+
+def rephotograph(identity: Identity, seed: int) -> Identity:
+    """Return the same person before another camera: other light, pose, place, clothes, smile."""
+    other = draw_identity(seed)
+    return dataclasses.replace(
+        identity,
+        smile=0.5 * identity.smile + 0.5 * other.smile,
+        **{
+            name: getattr(other, name)
+            for name in (
+                "background", "clothes", "light_azimuth", "light_elevation", "light_softness",
+                "light_warmth", "head_yaw", "head_pitch", "head_roll", "gaze",
+            )
+        },
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CrowdLabel:
+    """A row of `ffhq_aging_labels.csv`, but for its image number."""
+
+    age_group: str
+    age_group_confidence: float
+    gender: str
+    gender_confidence: float
+    head_pitch: float
+    head_roll: float
+    head_yaw: float
+    left_eye_occluded: float
+    right_eye_occluded: float
+    glasses: str
+
+
+def crowd_labels(
+    identities: list[Identity], ages_years: np.ndarray, label_noise: float, seed: int
+) -> list[CrowdLabel]:
+    """Return what a crowd says of pictures, mistakes included.
+
+    Args:
+        identities: Who is in each picture, N of them.
+        ages_years: True ages, (N,).
+        label_noise: Share of the age groups that are wrong. The mistakes go to the nearer
+            neighbour, sooner close to a border, and with less confidence.
+        seed: Of the crowd.
+    """
+    if not identities:
+        return []
+    margins = np.asarray([_margin(age) for age in ages_years])
+    odds = np.exp(-6.0 * margins)
+    chance = _scaled(odds, label_noise)
+    rng = np.random.default_rng([107, seed])
+    return [
+        _label(identity, float(age), float(margin), float(p), rng)
+        for identity, age, margin, p in zip(identities, ages_years, margins, chance, strict=True)
+    ]
+
+
+def _scaled(odds: np.ndarray, share: float) -> np.ndarray:
+    """Scale odds to probabilities (at most 0.95 each) whose mean is `share`."""
+    chance = np.minimum(odds * share / odds.mean(), 0.95)
+    for _ in range(20):
+        if chance.mean() <= 0 or abs(chance.mean() - share) < 1e-4:
+            break
+        chance = np.minimum(chance * share / chance.mean(), 0.95)
+    return chance
+
+
+def _margin(age_years: float) -> float:
+    """Distance to the nearest border between groups, in widths of the group (0 to 1)."""
+    group = group_of(age_years)
+    low, high = group_bounds(group)
+    borders = [border for border in (low, high) if 0 < border < 101]
+    return min(abs(age_years - border) for border in borders) / (high - low)
+
+
+def _neighbour(age_years: float) -> str:
+    index = AGE_GROUPS.index(group_of(age_years))
+    low, high = group_bounds(AGE_GROUPS[index])
+    below = age_years - low < high - age_years
+    if index == 0:
+        below = False
+    if index == len(AGE_GROUPS) - 1:
+        below = True
+    return AGE_GROUPS[index - 1 if below else index + 1]
+
+
+def _label(
+    who: Identity, age: float, margin: float, chance: float, rng: np.random.Generator
+) -> CrowdLabel:
+    # Every draw is made for every picture: the n-th label does not depend on the ones before.
+    wrong, spread, flip, sure, lost = rng.uniform(0, 1, 5)
+    occlusion, noise = rng.exponential(3.0, 2), rng.normal(0, 1.0, 3)
+    if wrong < chance:
+        group, confidence = _neighbour(age), 0.42 + 0.33 * spread
+    else:
+        group = group_of(age)
+        confidence = 1 - (0.10 + 0.42 * np.exp(-5.0 * margin)) * spread
+    swapped = flip < _GENDER_NOISE * (3 if age < 3 else 1)
+    gender = {"male": "female", "female": "male"}[who.gender] if swapped else who.gender
+    gender_confidence = 0.52 + 0.25 * sure if swapped else 1 - (0.35 if age < 6 else 0.12) * sure
+    pose = np.asarray([who.head_pitch, who.head_roll, who.head_yaw]) + noise
+    if lost < _MISSING_POSE_SHARE:
+        pose = np.full(3, _MISSING_POSE)
+    covered = np.full(2, 99.0) if who.glasses == "Dark" else np.minimum(occlusion, 60.0)
+    return CrowdLabel(
+        age_group=group,
+        age_group_confidence=round(float(confidence), 3),
+        gender=gender,
+        gender_confidence=round(float(gender_confidence), 3),
+        head_pitch=round(float(pose[0]), 2),
+        head_roll=round(float(pose[1]), 2),
+        head_yaw=round(float(pose[2]), 2),
+        left_eye_occluded=round(float(covered[0]), 2),
+        right_eye_occluded=round(float(covered[1]), 2),
+        glasses=who.glasses,
+    )
