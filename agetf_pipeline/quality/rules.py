@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from agetf_pipeline.data.ages import AGE_GROUPS
+from agetf_pipeline.data.schemas import NUM_AGE_BINS
 
 Severity = Literal["critical", "warning"]
 
@@ -98,7 +99,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             "distribution_sums_to_one",
             "Distributions over ages sum to 1",
-            (pl.col("distribution").arr.sum() - 1).abs() > 1e-3,
+            ((pl.col("distribution").list.sum() - 1).abs() > 1e-3)
+            | (pl.col("distribution").list.len() != NUM_AGE_BINS),
         ),
         Rule(
             "valid_mass",
