@@ -1,3 +1,183 @@
-"""Cross-Age Face (CAF): shards of images of known people at known ages, each with a manifest."""
+"""Cross-Age Face (CAF): shards of images of known people at known ages, each with a manifest.
+
+A manifest is a CSV of `path,subject,age` and optionally `group`, one row an image, with paths
+relative to the shard's folder. An empty age or subject is not known.
+"""
+
+import math
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.data.ages import AGE_GROUPS
+from agetf_pipeline.data.csv_files import read_csv, refuse_spreadsheet_date
+from agetf_pipeline.data.listing import Found, escape_name
 
 MANIFEST_NAME = "manifest.csv"
+MAX_AGE_YEARS = 120
+_REQUIRED = ("path", "subject", "age")
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One row: what the manifest says of one file.
+
+    Attributes:
+        listed: The path as listed.
+        subject: The person; None where it is not known.
+        true_age_years: 0-120; None where it is not known or not usable.
+        age_group: A group of FFHQ-Aging; None where the manifest has none.
+        bad_age: The age as listed, where it is not usable.
+    """
+
+    listed: str
+    subject: str | None
+    true_age_years: float | None
+    age_group: str | None
+    bad_age: str | None = None
+
+
+@dataclass
+class Listing:
+    """A manifest laid over the files of its shard. Every row and every file is in one of these.
+
+    Attributes:
+        rows: Relative path of a file to its row.
+        by_other_name: Files that were listed by another spelling of their name.
+        unlisted: Files without a row.
+        rejected: Rows without a usable file: (listed path, reason, detail).
+        conflicting: Relative path of a file listed several times, differently, to the sentence.
+        messages: What a person should know.
+    """
+
+    rows: dict[str, ManifestRow] = field(default_factory=dict)
+    by_other_name: set[str] = field(default_factory=set)
+    unlisted: list[str] = field(default_factory=list)
+    rejected: list[tuple[str, str, str]] = field(default_factory=list)
+    conflicting: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+
+def read_manifest(folder: Path) -> list[ManifestRow]:
+    """Read the manifest of a shard.
+
+    Raises:
+        DataError: It is absent, not UTF-8, lacks columns, or holds groups that a spreadsheet
+            turned into dates.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise DataError(
+            f"Expected {path}, a CSV of path,subject,age, one row an image; found none. The names "
+            "of CAF's files say nothing reliable about people and ages: write a manifest beside "
+            "the images (subject and age may be empty where they are not known)."
+        )
+    rows = []
+    for line, values in read_csv(path, _REQUIRED):
+        if not values["path"]:
+            raise DataError(
+                f"Expected a path in line {line} of {path}; found none. Correct or remove the line."
+            )
+        group = values.get("group", "")
+        if group not in AGE_GROUPS:
+            refuse_spreadsheet_date(path, line, "group", group)
+        age, bad_age = _parse_age(values["age"])
+        rows.append(
+            ManifestRow(
+                listed=values["path"],
+                subject=values["subject"] or None,
+                true_age_years=age,
+                age_group=group if group in AGE_GROUPS else None,
+                bad_age=bad_age,
+            )
+        )
+    return rows
+
+
+def match_manifest(rows: Iterable[ManifestRow], files: Iterable[Found]) -> Listing:
+    """Lay a manifest over the files of its shard.
+
+    A listed path is taken as it stands. Only where no such file is there, it is also looked for
+    with Windows separators, in the other Unicode spelling of its accents (macOS writes them
+    apart), and as the escaped name that the quarantine table prints for names that are not UTF-8.
+    """
+    listing = Listing()
+    names = [found.relative for found in files]
+    spellings = _other_spellings(names)
+    rows = list(rows)
+    # Exact names first, so that no other spelling takes a file that is listed by its own name.
+    exact = set(names)
+    ordered = [row for row in rows if row.listed in exact]
+    ordered += [row for row in rows if row.listed not in exact]
+    num_repeated = 0
+    for row in ordered:
+        problem = _unsafe(row.listed)
+        if problem is not None:
+            listing.rejected.append((row.listed, "outside_folder", problem))
+            continue
+        name = row.listed if row.listed in exact else _find(row.listed, spellings)
+        if name is None:
+            detail = "Listed in the manifest, but there is no such file: add it or remove the row."
+            listing.rejected.append((row.listed, "missing_file", detail))
+            continue
+        if name != row.listed:
+            listing.by_other_name.add(name)
+        known = listing.rows.setdefault(name, row)
+        if known is not row:
+            num_repeated += 1
+            if _facts(known) != _facts(row):
+                listing.conflicting[name] = (
+                    f"Listed several times, as {_facts(known)} and as {_facts(row)} (subject, age, "
+                    "group): keep the right row."
+                )
+    listing.unlisted = sorted(set(names) - set(listing.rows))
+    if num_repeated:
+        listing.messages.append(
+            f"{num_repeated} rows of the manifest repeat a file that another row lists; rows that "
+            "agree count once, files whose rows disagree are in quarantine."
+        )
+    return listing
+
+
+def _parse_age(text: str) -> tuple[float | None, str | None]:
+    """Return (age, None), (None, None) for an empty field, or (None, the text) for a bad one."""
+    if not text:
+        return None, None
+    try:
+        age = float(text)
+    except ValueError:
+        return None, text
+    usable = math.isfinite(age) and 0 <= age <= MAX_AGE_YEARS
+    return (age, None) if usable else (None, text)
+
+
+def _facts(row: ManifestRow) -> tuple[str | None, float | str | None, str | None]:
+    return row.subject, row.bad_age or row.true_age_years, row.age_group
+
+
+def _unsafe(listed: str) -> str | None:
+    path = PurePosixPath(listed.replace("\\", "/"))
+    drive = len(listed) > 1 and listed[1] == ":"
+    if path.is_absolute() or drive or ".." in path.parts or "\0" in listed:
+        return "The path leads out of the shard: list files in the shard's folder, relative to it."
+    return None
+
+
+def _other_spellings(names: list[str]) -> dict[str, str | None]:
+    """Map the escaped and the composed spelling of each name to it; None where it is not unique."""
+    spellings: dict[str, str | None] = {}
+    for name in names:
+        for spelling in {escape_name(name), unicodedata.normalize("NFC", name)}:
+            spellings[spelling] = None if spelling in spellings else name
+    return spellings
+
+
+def _find(listed: str, spellings: dict[str, str | None]) -> str | None:
+    plain = listed.removeprefix("./")
+    for spelling in (plain, plain.replace("\\", "/")):
+        found = spellings.get(spelling) or spellings.get(unicodedata.normalize("NFC", spelling))
+        if found is not None:
+            return found
+    return None

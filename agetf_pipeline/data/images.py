@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     import polars as pl
     from PIL.Image import Image
 
+_EXIF_ORIENTATION = 0x0112
+
+
+def orientation_of(image: "Image") -> int:
+    """Return the EXIF orientation, 1-8; 1 (upright) where there is none or it cannot be read.
+
+    A PNG may carry it after its pixels: load the image first.
+    """
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # EXIF blocks come broken in every way; the pixels are none the worse
+        return 1
+    return value if value in range(1, 9) else 1
+
 
 def to_rgb(image: "Image") -> "Image":
     """Return an upright RGB picture of any mode that ingest accepts.
@@ -19,13 +33,25 @@ def to_rgb(image: "Image") -> "Image":
     EXIF rotation is applied; 16-bit grey is shifted to 8 bits (Pillow's own conversion clips it).
     """
     from PIL import Image as PillowImage
-    from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):
-        values = np.asarray(upright).astype(np.int64)
-        upright = PillowImage.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-    return upright.convert("RGB")
+    # From orientation 2 on; ImageOps.exif_transpose would also write EXIF, and fail on broken ones.
+    turns = (
+        PillowImage.Transpose.FLIP_LEFT_RIGHT,
+        PillowImage.Transpose.ROTATE_180,
+        PillowImage.Transpose.FLIP_TOP_BOTTOM,
+        PillowImage.Transpose.TRANSPOSE,
+        PillowImage.Transpose.ROTATE_270,
+        PillowImage.Transpose.TRANSVERSE,
+        PillowImage.Transpose.ROTATE_90,
+    )
+    orientation = orientation_of(image)
+    if image.mode.startswith("I"):
+        values = np.asarray(image) >> 8
+        image = PillowImage.fromarray(values.clip(0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    rgb = image.convert("RGB")
+    return rgb if orientation == 1 else rgb.transpose(turns[orientation - 2])
 
 
 def read_rgb(path: Path) -> np.ndarray:

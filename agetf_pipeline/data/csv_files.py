@@ -1,0 +1,92 @@
+"""CSV files from outside: read strictly, every problem named with its file and line."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from agetf_pipeline.core.errors import DataError
+
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)[a-z]*\.?"
+_DATE = re.compile(
+    rf"^(?:\d{{1,2}}[-/. ]{_MONTH}(?:[-/. ]\d{{2,4}})?|{_MONTH}[-/. ]\d{{1,4}}(?:[-/, ]+\d{{2,4}})?"
+    r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[ T][\d:.]+)?"
+    r"|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(?: [\d:.]+)?)$",
+    re.IGNORECASE,
+)
+# What 3-6 and 10-14 become when a spreadsheet stores them as days since 1900.
+_SERIAL_DAY = re.compile(r"^4\d{4}(?:\.0)?$")
+
+
+def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows of a CSV file, with their line numbers and stripped values.
+
+    Args:
+        path: The file: UTF-8 (a byte-order mark is fine), commas, a header.
+        required: Columns that must be there; others are passed on.
+
+    Raises:
+        DataError: The file is not UTF-8, not a CSV, lacks columns, or has a row of another length.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"Expected UTF-8 text in {path}; found byte 0x{error.object[error.start]:02x} in line "
+            f"{line}. Save it as 'CSV UTF-8'."
+        ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header, required)
+        for values in reader:
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DataError(
+                    f"Expected {len(header)} values in line {reader.line_num} of {path}; found "
+                    f"{len(values)}. Quote values that contain commas, or complete the line."
+                )
+            row = {name: value.strip() for name, value in zip(header, values, strict=True)}
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(
+            f"Expected a CSV file at {path}; found: {error} in line {reader.line_num}. Correct it."
+        ) from error
+
+
+def refuse_spreadsheet_date(path: Path, line: int, column: str, value: str) -> None:
+    """Refuse an age group that a spreadsheet program turned into a date; do nothing for others.
+
+    Raises:
+        DataError: It is one. The message says which groups suffer and what to do.
+    """
+    if _DATE.match(value) or _SERIAL_DAY.match(value):
+        raise DataError(
+            f"Expected an age group such as 3-6 in column {column}, line {line} of {path}; found "
+            f"{value!r}, a date. A spreadsheet program turns the groups 3-6, 7-9 and 10-14 into "
+            "dates when it opens the file, and the groups cannot be told back surely. Restore the "
+            "original file, or export it again with that column imported as text."
+        )
+
+
+def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in header]
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if missing:
+        hint = (
+            "The columns are separated by semicolons: save it with commas."
+            if len(header) == 1 and ";" in header[0]
+            else "Add the columns, with exactly these names in the first line."
+        )
+        raise DataError(
+            f"Expected the columns {','.join(required)} in {path}; missing {', '.join(missing)}, "
+            f"found {','.join(header)[:200] or 'no line'}. {hint}"
+        )
+    if repeated:
+        raise DataError(
+            f"Expected each column once in {path}; found {', '.join(repeated)} several times. "
+            "Rename or remove the others."
+        )

@@ -1,0 +1,101 @@
+"""The process that opens files from outside: one request a line, one answer a line, both JSON.
+
+Started by `agetf_pipeline.data.examine_pool`. A decoder that crashes takes this process with it and
+nothing else. It holds no state, and ends when its input does.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from agetf_pipeline.core.files import atomic_path
+from agetf_pipeline.core.hashing import hash_bytes, hash_file
+from agetf_pipeline.data.probe import Limits, Rejection, is_grey, probe
+
+READY = "ready"
+_MAX_MEMORY_BYTES = 6 << 30
+
+
+def examine(path: Path, limits: Limits, crop_to: Path | None, face_px: int) -> dict[str, Any]:
+    """Examine one file, and cut its face out where that is asked for.
+
+    Args:
+        path: The file.
+        limits: What is accepted.
+        crop_to: File to write the face to; None for an image that is a face already.
+        face_px: Side of the crop.
+
+    Returns:
+        JSON values: `sha256` of the bytes that were examined, then either the fields of
+        `agetf_pipeline.data.probe.Facts` and `face_sha256`, or `reason` and `detail`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return {"sha256": None, "reason": "unreadable", "detail": f"{error.strerror}."}
+    sha256 = hash_bytes(data)
+    result = probe(data, limits)
+    if isinstance(result, Rejection):
+        return {"sha256": sha256, "reason": result.reason, "detail": result.detail}
+    facts, rgb = result
+    answer = {"sha256": sha256, "reason": None, "face_sha256": None, **dataclasses.asdict(facts)}
+    if crop_to is None:
+        return answer
+    from PIL import Image
+
+    from agetf_pipeline.data.faces import default_detector, find_and_crop
+
+    found = find_and_crop(rgb, face_px, default_detector())
+    if found is None:
+        detail = (
+            "No frontal face was found. Crop it by hand (a square, the eyes a quarter of its side "
+            "apart), or set aligned: true where faces fill the images already."
+        )
+        return {"sha256": sha256, "reason": "no_face", "detail": detail}
+    crop, flags = found
+    with atomic_path(crop_to) as temporary:
+        Image.fromarray(crop).save(temporary, compress_level=1)
+    kept = [flag for flag in facts.flags if flag != "not_square"]
+    return {
+        **answer,
+        "face_sha256": hash_file(crop_to),
+        "flags": kept + flags,
+        "is_grey": is_grey(crop),
+        "width_px": face_px,
+        "height_px": face_px,
+    }
+
+
+def serve() -> None:
+    """Answer requests until the input ends."""
+    # Decoders may print; the answers go where nothing else does.
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    memory = _MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MAX_MEMORY_BYTES)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Loaded before the first request, so that a broken installation is not blamed on a file.
+    import PIL.Image
+    import PIL.JpegImagePlugin
+    import PIL.PngImagePlugin
+    import PIL.WebPImagePlugin  # noqa: F401
+
+    answers.write(f"{json.dumps(READY)}\n")
+    answers.flush()
+    for line in sys.stdin:
+        request = json.loads(line)
+        crop_to = request["crop_to"]
+        answer = examine(
+            Path(request["path"]),
+            SimpleNamespace(**request["limits"]),
+            None if crop_to is None else Path(crop_to),
+            request["face_px"],
+        )
+        answers.write(f"{json.dumps(answer)}\n")
+        answers.flush()

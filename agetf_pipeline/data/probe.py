@@ -1,0 +1,257 @@
+"""Safe examination of one file's bytes: what it is, or why it is not taken.
+
+The cheap and certain checks come first: nothing is decoded before its header has passed the limits.
+Runs in the decoding processes (`agetf_pipeline.data.examine_worker`), so it imports little.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from agetf_pipeline.data.images import orientation_of, to_rgb
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_MAX_GREY_DIFFERENCE = 8
+_SQUARE_ASPECT = 1.05
+
+_FORMATS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF or camera raw"),
+    (b"MM\x00*", "TIFF or camera raw"),
+    (b"8BPS", "Photoshop"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"\x00\x00\x01\x00", "Windows icon"),
+)
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}
+_READ_FORMATS = ("JPEG", "PNG", "WEBP")
+_EXTENSIONS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+}
+
+
+class Limits(Protocol):
+    """What is read at all: `agetf_pipeline.config.ingest.ImageLimits`, which says what they mean.
+
+    A protocol, because loading the configuration's models takes longer than many a decoding.
+    """
+
+    @property
+    def max_pixels(self) -> int: ...  # noqa: D102
+    @property
+    def min_side_px(self) -> int: ...  # noqa: D102
+    @property
+    def max_aspect(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an accepted image is. Sizes in pixels; `width_px` and `height_px` are upright."""
+
+    format: str
+    mode: str
+    stored_width_px: int
+    stored_height_px: int
+    width_px: int
+    height_px: int
+    is_grey: bool
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a file is not taken: a word of `agetf_pipeline.data.quarantine.REASONS`, a sentence."""
+
+    reason: str
+    detail: str
+
+
+def probe(data: bytes, limits: Limits) -> "tuple[Facts, np.ndarray] | Rejection":
+    """Examine and decode one file.
+
+    Args:
+        data: The file's bytes.
+        limits: What is accepted.
+
+    Returns:
+        What the image is, with its upright pixels, uint8 (H, W, 3), RGB; or why it is not taken.
+    """
+    from PIL import Image as PillowImage
+
+    kind = sniff(data)
+    if isinstance(kind, Rejection):
+        return kind
+    # Our own cap is checked below, on the header; Pillow's only warns, and raises on its own terms.
+    PillowImage.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PillowImage.open(io.BytesIO(data), formats=_READ_FORMATS) as image:
+                rejection = _check_header(image, limits)
+                if rejection is not None:
+                    return rejection
+                return _decode(image, kind, data)
+    except MemoryError:
+        return Rejection("decoder_crash", "Decoding it takes more memory than it may use.")
+    except Exception as error:  # decoders raise whatever they like on hostile bytes
+        if "truncated" in str(error) or _is_cut(data, kind):
+            return Rejection(
+                "truncated", f"The {kind} file ends before the picture does ({error})."
+            )
+        return Rejection(
+            "unreadable", f"The {kind} file is damaged: {error or type(error).__name__}."
+        )
+
+
+def sniff(data: bytes) -> str | Rejection:
+    """Return the format that the first bytes show (JPEG, PNG or WEBP), or why it is none."""
+    if not data:
+        return Rejection("empty", "The file has no bytes: copy it again.")
+    kind = next((name for magic, name in _FORMATS if data.startswith(magic)), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        kind = "WEBP"
+    if kind is None and data[4:8] == b"ftyp":
+        kind = _BRANDS.get(data[8:12], "MP4 or another film")
+    if kind in _READ_FORMATS:
+        return kind
+    # Each frame of an animated GIF has a control block of its own.
+    if kind == "GIF" and (b"NETSCAPE2.0" in data or data.count(b"\x21\xf9\x04") > 1):
+        return Rejection("animated", "An animated GIF: save the frame you want as PNG or JPEG.")
+    if kind is not None:
+        return Rejection("unsupported_format", f"The content is {kind}: save it as PNG or JPEG.")
+    return Rejection("not_an_image", _describe_foreign(data))
+
+
+def has_extension_of(name: str, image_format: str) -> bool:
+    """Whether a file's name ends as its format's names do."""
+    return name.lower().endswith(_EXTENSIONS[image_format])
+
+
+def is_grey(rgb: np.ndarray) -> bool:
+    """Whether a picture, uint8 (H, W, 3), is grey but for the noise of compression."""
+    from PIL import Image as PillowImage
+
+    small = PillowImage.fromarray(rgb).resize((64, 64), PillowImage.Resampling.BOX)
+    values = np.asarray(small).astype(np.int16)
+    return int((values.max(axis=2) - values.min(axis=2)).max()) <= _MAX_GREY_DIFFERENCE
+
+
+def _describe_foreign(data: bytes) -> str:
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "A Git LFS pointer, not the picture itself: fetch the files with `git lfs pull`."
+    if head.startswith((b"<!doctype", b"<html")):
+        return "An HTML page, as a failed download leaves it: download the picture again."
+    if head.startswith((b"<?xml", b"<svg")):
+        return "XML or a vector drawing, not a photograph."
+    try:
+        text = data[:4096].decode("utf-8", errors="strict" if len(data) <= 4096 else "ignore")
+        if all(character.isprintable() or character in "\t\r\n\f" for character in text):
+            return "A text file, not a picture."
+    except UnicodeDecodeError:
+        pass
+    return "The content is not that of a JPEG, PNG or WebP file."
+
+
+def _check_header(image: "Image", limits: Limits) -> Rejection | None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        return Rejection(
+            "too_many_pixels",
+            f"The header says {width} x {height} px, over the limit of {limits.max_pixels} "
+            "(ingest.limits.max_pixels); it was not decoded.",
+        )
+    if min(width, height) < limits.min_side_px:
+        return Rejection(
+            "too_small",
+            f"{width} x {height} px; the shorter side must have {limits.min_side_px} px "
+            "(ingest.limits.min_side_px).",
+        )
+    if max(width, height) > limits.max_aspect * min(width, height):
+        return Rejection(
+            "extreme_aspect",
+            f"{width} x {height} px; the longer side may be {limits.max_aspect:g} times the "
+            "shorter (ingest.limits.max_aspect).",
+        )
+    # Telephones write JPEGs with further pictures behind the first (MPO): that is no animation.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        return Rejection(
+            "animated", f"An animation of {getattr(image, 'n_frames', 0)} frames: save one as PNG."
+        )
+    return None
+
+
+def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, np.ndarray] | Rejection":
+    mode, (stored_width, stored_height) = image.mode, image.size
+    # Before load(): Pillow takes the high byte of 16-bit colour by itself, and then forgets.
+    raw_mode = str(image.tile[0][3]) if image.tile else ""
+    flags = []
+    if mode.startswith("I") or "16" in raw_mode:
+        flags.append("converted_16_bit")
+    if image.format == "MPO":
+        flags.append("first_of_several_pictures")
+    image.load()
+    if kind == "PNG" and b"IEND" not in data[-4096:] and b"IEND" not in data:
+        return Rejection("truncated", "The PNG file ends before its end mark.")
+    alpha = _lowest_alpha(image)
+    if alpha is not None and alpha < 255:
+        return Rejection(
+            "transparent", "Some pixels are not opaque: save it on a background, without alpha."
+        )
+    if alpha is not None:
+        flags.append("opaque_alpha_dropped")
+    if mode in ("CMYK", "YCCK"):
+        flags.append("converted_cmyk")
+    if mode in ("P", "PA"):
+        flags.append("converted_palette")
+    if mode in ("1", "L", "LA") or mode.startswith("I"):
+        flags.append("converted_grey")
+    if orientation_of(image) != 1:
+        flags.append("exif_rotated")
+    rgb = np.asarray(to_rgb(image))
+    height, width = rgb.shape[:2]
+    if max(width, height) > _SQUARE_ASPECT * min(width, height):
+        flags.append("not_square")
+    facts = Facts(
+        format=kind,
+        mode=mode,
+        stored_width_px=stored_width,
+        stored_height_px=stored_height,
+        width_px=width,
+        height_px=height,
+        is_grey=is_grey(rgb),
+        flags=tuple(flags),
+    )
+    return facts, rgb
+
+
+def _lowest_alpha(image: "Image") -> int | None:
+    """Return the lowest alpha of an image, 0-255; None where it has none."""
+    if image.mode in ("RGBA", "LA", "PA"):
+        return int(np.asarray(image.getchannel("A")).min())
+    if "transparency" not in image.info:
+        return None
+    if image.mode.startswith("I"):
+        return 0 if bool((np.asarray(image) == image.info["transparency"]).any()) else 255
+    return int(np.asarray(image.convert("RGBA").getchannel("A")).min())
+
+
+def _is_cut(data: bytes, kind: str) -> bool:
+    """Whether the file ends before its format's end mark."""
+    if kind == "JPEG":
+        return b"\xff\xd9" not in data[-4096:]
+    if kind == "PNG":
+        return b"IEND" not in data
+    return len(data) < 8 + int.from_bytes(data[4:8], "little")

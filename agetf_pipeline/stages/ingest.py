@@ -1,0 +1,395 @@
+"""Ingest: read a corpus safely into the tables `images` and `quarantine`.
+
+Every file of the partition's folder ends in one of the two, and so does every row of a CAF
+manifest. Only new or changed content is decoded. `image_id` is the sha256 of a file's bytes, so one
+content has one row: of several files with the same bytes the first by path is kept.
+"""
+
+import dataclasses
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from agetf_pipeline.config.ingest import SourceConfig
+from agetf_pipeline.config.pipeline import PipelineConfig
+from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.files import write_text
+from agetf_pipeline.core.hashing import canonical_json, hash_bytes, hash_file
+from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
+from agetf_pipeline.data.caf import MANIFEST_NAME, ManifestRow, match_manifest, read_manifest
+from agetf_pipeline.data.corpora import require_partitions, source_folder
+from agetf_pipeline.data.examinations import Examiner
+from agetf_pipeline.data.ffhq_aging import (
+    LABELS_NAME,
+    Label,
+    explain_coverage,
+    image_number_of,
+    read_labels,
+)
+from agetf_pipeline.data.listing import Found, escape_name, is_utf8, list_files
+from agetf_pipeline.data.probe import has_extension_of
+from agetf_pipeline.data.quarantine import describe_counts, quarantine_frame, quarantine_row
+from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
+from agetf_pipeline.data.tables import list_partitions, table_path, to_frame, write_table
+from agetf_pipeline.stages.base import StageReport, run_once
+
+STAGE = "ingest"
+CODE_VERSION = "1"
+
+_NUM_HASHING_THREADS = 4
+
+
+@dataclass
+class _Corpus:
+    """One partition as it lies on disk, and what its own lists say of it."""
+
+    files: list[Found]
+    ids: dict[str, str]  # relative path -> sha256, of the files that could be read
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)  # relative path -> why
+    absent: list[tuple[str, str, str]] = field(default_factory=list)  # listed path, why
+    labels: dict[int, Label] | None = None  # FFHQ-Aging
+    rows: dict[str, ManifestRow] = field(default_factory=dict)  # CAF
+    by_other_name: set[str] = field(default_factory=set)
+    messages: list[str] = field(default_factory=list)
+
+
+def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
+    """Read one partition (`ffhq_aging` or `caf/<shard>`).
+
+    Raises:
+        DataError: The labels or the manifest cannot be used.
+        StageError: There is no corpus at all, or too many files cannot be used. In the second case
+            both tables are written first.
+    """
+    partitions = require_partitions(config, workspace)
+    folder = source_folder(config, workspace, partition)
+    source = config.ingest.caf if is_caf(partition) else config.ingest.ffhq_aging
+    corpus = _read_corpus(folder, source, partition, config.ingest.limits.max_bytes)
+    corpus.messages += _explain_forgotten(workspace, partition, partitions)
+    elsewhere = _held_before(workspace, partition, partitions, set(corpus.ids.values()))
+    examiner = Examiner(workspace, config.ingest, source, partition)
+    settings = {
+        "folder": workspace.relative(folder),
+        "examination": examiner.version(),
+        "aligned": source.aligned,
+        "max_failed_fraction": config.ingest.max_failed_fraction,
+    }
+    inputs = {
+        "files": _hash_files(corpus),
+        "elsewhere": hash_bytes(canonical_json(elsewhere).encode()),
+    }
+    if (lists := folder / _list_name(partition)).is_file():
+        inputs[lists.name] = hash_file(lists)
+    return run_once(
+        workspace,
+        STAGE,
+        settings,
+        CODE_VERSION,
+        inputs,
+        lambda: _ingest(config, workspace, partition, folder, examiner, corpus, elsewhere),
+        partition,
+    )
+
+
+def _list_name(partition: str) -> str:
+    return MANIFEST_NAME if is_caf(partition) else LABELS_NAME
+
+
+def _read_corpus(folder: Path, source: SourceConfig, partition: str, max_bytes: int) -> _Corpus:
+    besides = (_list_name(partition),)
+    files = list_files(folder, besides, source.follow_links) if folder.is_dir() else []
+    corpus = _Corpus(files, {})
+    for found in files:
+        if found.reason is not None:
+            corpus.refused[found.relative] = (found.reason, found.detail)
+        elif found.num_bytes is not None and found.num_bytes > max_bytes:
+            detail = f"{found.num_bytes} bytes, over the limit of {max_bytes}; it was not read."
+            corpus.refused[found.relative] = ("too_many_bytes", detail)
+    if is_caf(partition):
+        _apply_manifest(corpus, folder)
+    else:
+        _apply_labels(corpus, folder)
+    readable = [f for f in files if f.reason is None and (f.num_bytes or 0) <= max_bytes]
+    with ThreadPoolExecutor(_NUM_HASHING_THREADS) as threads:
+        for found, digest in zip(readable, threads.map(_hash, readable), strict=True):
+            if digest is None:
+                detail = "The file cannot be read: check its permissions and the disk."
+                corpus.refused[found.relative] = ("unreadable", detail)
+            else:
+                corpus.ids[found.relative] = digest
+    return corpus
+
+
+def _apply_manifest(corpus: _Corpus, folder: Path) -> None:
+    listing = match_manifest(read_manifest(folder), corpus.files)
+    corpus.rows = listing.rows
+    corpus.by_other_name = listing.by_other_name
+    corpus.absent = listing.rejected
+    corpus.messages += listing.messages
+    for relative in listing.unlisted:
+        detail = f"Not in {MANIFEST_NAME}: add a row (subject and age may be empty), or remove it."
+        corpus.refused.setdefault(relative, ("not_listed", detail))
+    for relative, detail in listing.conflicting.items():
+        corpus.refused.setdefault(relative, ("conflicting_rows", detail))
+    for relative, row in listing.rows.items():
+        if row.bad_age is not None:
+            detail = (
+                f"The manifest says age {row.bad_age!r}; expected years from 0 to 120, or nothing "
+                "where the age is not known."
+            )
+            corpus.refused.setdefault(relative, ("bad_age", detail))
+    num_unknown = sum(row.true_age_years is None for row in listing.rows.values())
+    if num_unknown:
+        corpus.messages.append(
+            f"{num_unknown} of {len(listing.rows)} images have no age in the manifest: their ages "
+            "are estimated, and they calibrate nothing."
+        )
+
+
+def _apply_labels(corpus: _Corpus, folder: Path) -> None:
+    path = folder / LABELS_NAME
+    if path.is_file():
+        corpus.labels = read_labels(path)
+    elif corpus.files:
+        corpus.messages.append(
+            f"There is no {LABELS_NAME} beside the images: they go on without the crowd's labels."
+        )
+    else:
+        corpus.messages.append(
+            f"There are no FFHQ-Aging images in {folder}: the CAF shards go on alone."
+        )
+
+
+def _held_before(
+    workspace: Workspace, partition: str, partitions: list[str], ids: set[str]
+) -> dict[str, str]:
+    """Return the images that an earlier partition holds already: id to path.
+
+    `image_id` is the key of every table over all partitions. The first partition in order keeps the
+    image, however often and in whatever order the partitions are read.
+    """
+    held: dict[str, str] = {}
+    for earlier in partitions[: partitions.index(partition)] if partition in partitions else ():
+        path = table_path(workspace, IMAGES, earlier)
+        if path.exists():
+            rows = pl.read_parquet(path, columns=["image_id", "path"])
+            held.update(rows.filter(pl.col("image_id").is_in(list(ids))).iter_rows())
+    return dict(sorted(held.items()))
+
+
+def _hash_files(corpus: _Corpus) -> str:
+    found = {
+        escape_name(f.relative): corpus.ids.get(f.relative) or corpus.refused[f.relative][0]
+        for f in corpus.files
+    }
+    return hash_bytes(canonical_json(found).encode())
+
+
+def _hash(found: Found) -> str | None:
+    try:
+        return hash_file(found.path)
+    except OSError:
+        return None
+
+
+def _ingest(
+    config: PipelineConfig,
+    workspace: Workspace,
+    partition: str,
+    folder: Path,
+    examiner: Examiner,
+    corpus: _Corpus,
+    elsewhere: dict[str, str],
+) -> StageReport:
+    base = workspace.relative(folder)
+    candidates = [f for f in corpus.files if f.relative not in corpus.refused]
+    contents = {corpus.ids[f.relative]: f.path for f in reversed(candidates)}
+    examined = examiner.examine(contents)
+    held = {image_id: escape_name(path) for image_id, path in elsewhere.items()}
+    rows: list[dict[str, Any]] = []
+    quarantined: list[dict[str, Any]] = []
+    for found in corpus.files:
+        path = f"{base}/{found.relative}"
+        image_id = corpus.ids.get(found.relative)
+        why = corpus.refused.get(found.relative)
+        duplicate_of = None
+        if why is None:
+            assert image_id is not None, "a file neither hashed nor refused"
+            finding = examined[image_id]
+            if finding["reason"] is not None:
+                why = finding["reason"], finding["detail"]
+            elif image_id in held:
+                duplicate_of = held[image_id]
+                why = "duplicate", f"The same bytes as {duplicate_of}, which was kept."
+            else:
+                held[image_id] = escape_name(path)
+                rows.append(_image_row(workspace, examiner, corpus, found, path, finding))
+                continue
+        quarantined.append(
+            quarantine_row(
+                escape_name(path), partition, *why, image_id, found.num_bytes, duplicate_of
+            )
+        )
+    absent = {listed: why for listed, *why in corpus.absent}
+    quarantined += [
+        quarantine_row(escape_name(f"{base}/{listed}"), partition, *why)
+        for listed, why in absent.items()
+    ]
+    examiner.remove_orphans({row["face_path"] for row in rows})
+    _add_labels(rows, corpus)
+    images, quarantine = to_frame(rows, IMAGES), quarantine_frame(quarantined)
+    num_inputs = len(corpus.files) + len(absent)
+    assert num_inputs == images.height + quarantine.height, "an input is in neither table"
+    outputs = {
+        "images": write_table(workspace, IMAGES, partition, images),
+        "quarantine": write_table(workspace, QUARANTINE, partition, quarantine),
+        "quarantine_csv": workspace.stats / "quarantine" / f"{partition}.csv",
+    }
+    write_text(outputs["quarantine_csv"], quarantine.sort("path").write_csv())
+    if examiner.faces.is_dir() and any(examiner.faces.iterdir()):
+        outputs["faces"] = examiner.faces
+    reasons = dict(sorted(Counter(quarantine["reason"].to_list()).items()))
+    _check_failed(config, partition, num_inputs, reasons, outputs["quarantine_csv"])
+    return StageReport(
+        STAGE,
+        counts={
+            "inputs": num_inputs,
+            "images": images.height,
+            "quarantined": quarantine.height,
+            **{f"quarantined_{reason}": count for reason, count in reasons.items()},
+        },
+        outputs={name: workspace.relative(path) for name, path in outputs.items()},
+        messages=corpus.messages
+        + _explain_labels(rows, corpus)
+        + _explain_images(images, examiner.source)
+        + _explain_quarantine(reasons, workspace.relative(outputs["quarantine_csv"])),
+    )
+
+
+def _image_row(
+    workspace: Workspace,
+    examiner: Examiner,
+    corpus: _Corpus,
+    found: Found,
+    path: str,
+    finding: dict[str, Any],
+) -> dict[str, Any]:
+    """Return a row of `images`, without what the corpus says of the image."""
+    image_id = finding["image_id"]
+    flags = list(finding["flags"])
+    if not has_extension_of(found.relative, finding["format"]):
+        flags.append("wrong_extension")
+    if found.relative in corpus.by_other_name:
+        flags.append("listed_by_other_name")
+    face_path = path
+    if not is_utf8(path):
+        # No table can hold the name, so the stages read a copy under another one.
+        flags.append("name_not_utf8")
+        path = escape_name(path)
+    if finding["face_sha256"] is not None:
+        face_path = workspace.relative(examiner.face_path(image_id))
+    elif "name_not_utf8" in flags:
+        face_path = workspace.relative(examiner.copy(image_id, found.path, finding["format"]))
+    return {
+        **dict.fromkeys(IMAGES.schema.names),
+        **{name: finding[name] for name in finding if name in IMAGES.schema.names},
+        "partition": examiner.partition,
+        "path": path,
+        "face_path": face_path,
+        "raw_name": escape_name(found.path.name),
+        "num_bytes": found.num_bytes,
+        "flags": sorted(flags),
+        "_relative": found.relative,
+    }
+
+
+def _add_labels(rows: list[dict[str, Any]], corpus: _Corpus) -> None:
+    """Put what the corpus says of each image into its row."""
+    numbers = [image_number_of(row["_relative"]) for row in rows]
+    shared = {number for number, count in Counter(numbers).items() if count > 1} - {None}
+    for row, number in zip(rows, numbers, strict=True):
+        relative = row.pop("_relative")
+        if relative in corpus.rows:
+            listed = corpus.rows[relative]
+            row.update(
+                subject=listed.subject,
+                true_age_years=listed.true_age_years,
+                age_group=listed.age_group,
+            )
+        elif row["partition"] == FFHQ_PARTITION:
+            row["image_number"] = number
+            label = (corpus.labels or {}).get(-1 if number is None else number)
+            # Two different pictures of one number: which one the crowd saw is not known.
+            if label is not None and number not in shared:
+                row.update(dataclasses.asdict(label))
+
+
+def _check_failed(
+    config: PipelineConfig, partition: str, num_inputs: int, reasons: dict[str, int], csv: Path
+) -> None:
+    """Stop where too large a share of the inputs is in quarantine; duplicates lose nothing."""
+    failed = {reason: count for reason, count in reasons.items() if reason != "duplicate"}
+    num_failed, limit = sum(failed.values()), config.ingest.max_failed_fraction
+    if num_failed > limit * num_inputs:
+        raise StageError(
+            f"Expected at most {limit:.0%} of the {num_inputs} files of {partition} in quarantine; "
+            f"found {num_failed}: {describe_counts(failed)}. {csv} says why, file by file. Repair "
+            "or remove them, or raise ingest.max_failed_fraction."
+        )
+
+
+def _explain_labels(rows: list[dict[str, Any]], corpus: _Corpus) -> list[str]:
+    if corpus.labels is None:
+        return []
+    numbers = [row["image_number"] for row in rows]
+    messages = explain_coverage(corpus.labels, numbers)
+    shared = sum(c for n, c in Counter(numbers).items() if c > 1 and n in corpus.labels)
+    if shared:
+        messages.append(
+            f"{shared} images share their number with another picture, so that their rows of "
+            f"{LABELS_NAME} cannot be told apart: they go on without labels. Keep one a number."
+        )
+    return messages
+
+
+def _explain_images(images: pl.DataFrame, source: SourceConfig) -> list[str]:
+    counts = Counter(images["flags"].explode().drop_nulls().to_list())
+    sentences = {
+        "wrong_extension": "have a name that does not fit their format; the content counts",
+        "name_not_utf8": "have a name that is not UTF-8; tables show it escaped, and the stages "
+        "read a copy",
+        "listed_by_other_name": "are listed in the manifest by another spelling of their name",
+        "exif_rotated": "are stored turned (EXIF); they are read upright",
+        "converted_16_bit": "have 16 bits a channel; they are read with 8",
+        "converted_cmyk": "are CMYK; they are read as RGB, without their colour profile",
+        "several_faces": "show several faces; the most prominent one was cut out, which need not "
+        "be the subject",
+        "eyes_not_found": "show a face whose eyes were not found; it was cut out without turning",
+        "low_res_face": "show a face so small that its crop is enlarged more than twice",
+    }
+    messages = [f"{counts[f]} images {text}." for f, text in sentences.items() if counts[f]]
+    if source.aligned and counts["not_square"]:
+        messages.append(
+            f"{counts['not_square']} images are not square and will be squeezed. If they are whole "
+            "photographs rather than faces, set aligned: false for this corpus."
+        )
+    return messages
+
+
+def _explain_quarantine(reasons: dict[str, int], csv: str) -> list[str]:
+    if not reasons:
+        return []
+    return [f"In quarantine: {describe_counts(reasons)}. {csv} says why, file by file."]
+
+
+def _explain_forgotten(workspace: Workspace, partition: str, partitions: list[str]) -> list[str]:
+    forgotten = set(list_partitions(workspace, IMAGES)) - {*partitions, partition}
+    return [
+        f"The tables still hold {name}, whose folder is gone: put it back, or delete "
+        f"{workspace.relative(table_path(workspace, IMAGES, name))}."
+        for name in sorted(forgotten)
+    ]
