@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from agetf_pipeline.config.base import rooted
 from agetf_pipeline.config.pipeline import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError
 from agetf_pipeline.core.workspace import Workspace
@@ -21,8 +22,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
         overrides: `section.key=value`, values in YAML spelling (`training.lr=1e-4`, `x=null`).
 
     Returns:
-        The frozen configuration, with an absolute workspace root. Relative roots are taken from
-        the folder above the one the YAML file lies in: the repository, for `configs/demo.yaml`.
+        The frozen configuration, every path in it absolute. Relative ones are taken from the
+        folder above the one the YAML file lies in: the repository, for `configs/demo.yaml`.
 
     Raises:
         ConfigError: The file is absent or not YAML, a key is unknown, or a value does not fit.
@@ -41,10 +42,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
             f"Expected settings that fit in {path}; found {problems}. "
             "Change these keys; docs/configuration.md lists what there is."
         ) from error
-    root = (path.resolve().parent.parent / config.workspace.root).resolve()
-    return config.model_copy(
-        update={"workspace": config.workspace.model_copy(update={"root": root})}
-    )
+    loaded = rooted(config, path.resolve().parent.parent)
+    assert isinstance(loaded, PipelineConfig)
+    return loaded
 
 
 def workspace_of(config: PipelineConfig) -> Workspace:

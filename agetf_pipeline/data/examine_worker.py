@@ -10,7 +10,6 @@ import os
 import resource
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from agetf_pipeline.core.files import atomic_path
@@ -93,7 +92,7 @@ def serve() -> None:
         crop_to = request["crop_to"]
         answer = examine(
             Path(request["path"]),
-            SimpleNamespace(**request["limits"]),
+            Limits(**request["limits"]),
             None if crop_to is None else Path(crop_to),
             request["face_px"],
         )

@@ -7,7 +7,7 @@ Runs in the decoding processes (`agetf_pipeline.data.examine_worker`), so it imp
 import io
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,18 +42,17 @@ _EXTENSIONS = {
 }
 
 
-class Limits(Protocol):
-    """What is read at all: `agetf_pipeline.config.ingest.ImageLimits`, which says what they mean.
+@dataclass(frozen=True)
+class Limits:
+    """What is read at all. The names and defaults of `agetf_pipeline.config.ingest.ImageLimits`.
 
-    A protocol, because loading the configuration's models takes longer than many a decoding.
+    A class of its own, because loading the configuration takes longer than decoding many images.
     """
 
-    @property
-    def max_pixels(self) -> int: ...  # noqa: D102
-    @property
-    def min_side_px(self) -> int: ...  # noqa: D102
-    @property
-    def max_aspect(self) -> float: ...  # noqa: D102
+    max_pixels: int = 40_000_000
+    max_bytes: int = 64_000_000
+    min_side_px: int = 32
+    max_aspect: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,8 @@ def _check_header(image: "Image", limits: Limits) -> Rejection | None:
 def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, np.ndarray] | Rejection":
     mode, (stored_width, stored_height) = image.mode, image.size
     # Before load(): Pillow takes the high byte of 16-bit colour by itself, and then forgets.
-    raw_mode = str(image.tile[0][3]) if image.tile else ""
+    tile = getattr(image, "tile", None)
+    raw_mode = str(tile[0][3]) if tile else ""
     flags = []
     if mode.startswith("I") or "16" in raw_mode:
         flags.append("converted_16_bit")

@@ -234,7 +234,7 @@ def _ingest(
                 escape_name(path), partition, *why, image_id, found.num_bytes, duplicate_of
             )
         )
-    absent = {listed: why for listed, *why in corpus.absent}
+    absent = {listed: (reason, detail) for listed, reason, detail in corpus.absent}
     quarantined += [
         quarantine_row(escape_name(f"{base}/{listed}"), partition, *why)
         for listed, why in absent.items()
