@@ -29,9 +29,12 @@ class Section(BaseModel):
 def rooted(section: Section, root: Path) -> Section:
     """Return a copy whose relative paths, in it and below it, are taken from `root`, absolute.
 
-    `~` stands for the home folder.
+    `~` stands for the home folder. Only paths that were given are changed: a default names a file
+    that ships with the code, wherever the configuration lies.
     """
-    changed = {name: _rooted_value(value, root) for name, value in section}
+    changed = {
+        name: _rooted_value(getattr(section, name), root) for name in section.model_fields_set
+    }
     copy = section.model_copy(update=changed)
     copy._root = root
     return copy

@@ -22,8 +22,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
         overrides: `section.key=value`, values in YAML spelling (`training.lr=1e-4`, `x=null`).
 
     Returns:
-        The frozen configuration, every path in it absolute. Relative ones are taken from the
-        folder above the one the YAML file lies in: the repository, for `configs/demo.yaml`.
+        The frozen configuration, every path that was given absolute, and the workspace root in
+        any case. Relative ones are taken from the folder above the one the YAML file lies in: the
+        repository, for `configs/demo.yaml`.
 
     Raises:
         ConfigError: The file is absent or not YAML, a key is unknown, or a value does not fit.
@@ -42,9 +43,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
             f"Expected settings that fit in {path}; found {problems}. "
             "Change these keys; docs/configuration.md lists what there is."
         ) from error
-    loaded = rooted(config, path.resolve().parent.parent)
+    root = path.resolve().parent.parent
+    loaded = rooted(config, root)
     assert isinstance(loaded, PipelineConfig)
-    return loaded
+    # The default, too, is a place beside the configuration, not beside the code.
+    workspace_root = (root / loaded.workspace.root).resolve()
+    workspace = loaded.workspace.model_copy(update={"root": workspace_root})
+    return loaded.model_copy(update={"workspace": workspace})
 
 
 def workspace_of(config: PipelineConfig) -> Workspace:
