@@ -135,8 +135,8 @@ def match_manifest(rows: Iterable[ManifestRow], files: Iterable[Found]) -> Listi
     listing.unlisted = sorted(set(names) - set(listing.rows))
     if num_repeated:
         listing.messages.append(
-            f"{num_repeated} rows of the manifest repeat a file that another row lists; rows that "
-            "agree count once, files whose rows disagree are in quarantine."
+            f"Rows of the manifest that repeat a file of another row: {num_repeated}. Rows that "
+            "agree count once; files whose rows disagree are in quarantine."
         )
     return listing
 

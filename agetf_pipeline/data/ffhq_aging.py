@@ -82,16 +82,16 @@ def explain_coverage(labels: Iterable[int], images: Iterable[int | None]) -> lis
     messages = []
     if num_absent:
         messages.append(
-            f"{num_absent} of {len(numbers)} rows of {LABELS_NAME} are of images that are not here "
-            "(or in quarantine); they are not used."
+            f"Rows of {LABELS_NAME} whose images are not here, or in quarantine: {num_absent} of "
+            f"{len(numbers)}. They are not used."
         )
     if num_unlabelled:
         messages.append(
-            f"{num_unlabelled} images have no row in {LABELS_NAME}; they go on without labels."
+            f"Images without a row in {LABELS_NAME}: {num_unlabelled}. They go on without labels."
         )
     if num_unnamed:
         messages.append(
-            f"{num_unnamed} images are not named by a number such as 00012.png, so that no row of "
+            f"Images not named by a number such as 00012.png: {num_unnamed}. No row of "
             f"{LABELS_NAME} can be theirs; they go on without labels."
         )
     return messages

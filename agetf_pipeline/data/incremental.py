@@ -48,6 +48,7 @@ def update_table(
     compute: Callable[[pl.DataFrame], pl.DataFrame],
     chunk_size: int,
     description: str,
+    is_current: Callable[[pl.DataFrame], pl.Series] | None = None,
 ) -> IncrementalResult:
     """Bring one partition of a table up to date with `wanted`, computing only what is missing.
 
@@ -62,6 +63,8 @@ def update_table(
             must not depend on the other rows of the chunk.
         chunk_size: Rows per chunk; at most one chunk of work is lost when the process is killed.
         description: For the progress display.
+        is_current: Says of stored rows that are wanted, one boolean each, whether they still hold;
+            what versions cannot tell, such as a file that was changed since. None: all do.
 
     Returns:
         Counts of what was reused, computed and dropped.
@@ -74,6 +77,8 @@ def update_table(
         stored = _stored(path, parts, spec)
         compared = [name for name in wanted.columns if name in spec.schema.names]
         current = stored.join(wanted.select(compared), on=compared, how="semi", nulls_equal=True)
+        if is_current is not None and current.height:
+            current = current.filter(is_current(current))
         todo = wanted.join(
             current.select(compared), on=compared, how="anti", nulls_equal=True
         ).sort(spec.key)

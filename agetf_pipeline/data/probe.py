@@ -6,6 +6,7 @@ Runs in the decoding processes (`agetf_pipeline.data.examine_worker`), so it imp
 
 import io
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -125,8 +126,7 @@ def sniff(data: bytes) -> str | Rejection:
         kind = _BRANDS.get(data[8:12], "MP4 or another film")
     if kind in _READ_FORMATS:
         return kind
-    # Each frame of an animated GIF has a control block of its own.
-    if kind == "GIF" and (b"NETSCAPE2.0" in data or data.count(b"\x21\xf9\x04") > 1):
+    if kind == "GIF" and _count_gif_frames(data) > 1:
         return Rejection("animated", "An animated GIF: save the frame you want as PNG or JPEG.")
     if kind is not None:
         return Rejection("unsupported_format", f"The content is {kind}: save it as PNG or JPEG.")
@@ -145,6 +145,27 @@ def is_grey(rgb: np.ndarray) -> bool:
     small = PillowImage.fromarray(rgb).resize((64, 64), PillowImage.Resampling.BOX)
     values = np.asarray(small).astype(np.int16)
     return int((values.max(axis=2) - values.min(axis=2)).max()) <= _MAX_GREY_DIFFERENCE
+
+
+def _count_gif_frames(data: bytes) -> int:
+    """Count the image blocks of a GIF by walking its block headers; nothing is decoded."""
+
+    def table_bytes(packed: int) -> int:
+        return 3 << ((packed & 7) + 1) if packed & 0x80 else 0
+
+    num_frames = 0
+    with suppress(IndexError):  # a file that ends early has the frames counted so far
+        position = 13 + table_bytes(data[10])
+        while data[position] in (0x21, 0x2C):
+            if data[position] == 0x2C:
+                num_frames += 1
+                position += 11 + table_bytes(data[position + 9])
+            else:
+                position += 2
+            while data[position]:
+                position += data[position] + 1
+            position += 1
+    return num_frames
 
 
 def _describe_foreign(data: bytes) -> str:

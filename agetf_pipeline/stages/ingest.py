@@ -145,8 +145,8 @@ def _apply_manifest(corpus: _Corpus, folder: Path) -> None:
     num_unknown = sum(row.true_age_years is None for row in listing.rows.values())
     if num_unknown:
         corpus.messages.append(
-            f"{num_unknown} of {len(listing.rows)} images have no age in the manifest: their ages "
-            "are estimated, and they calibrate nothing."
+            f"Images without an age in the manifest: {num_unknown} of {len(listing.rows)}. Their "
+            "ages are estimated, and they calibrate nothing."
         )
 
 
@@ -350,8 +350,8 @@ def _explain_labels(rows: list[dict[str, Any]], corpus: _Corpus) -> list[str]:
     shared = sum(c for n, c in Counter(numbers).items() if c > 1 and n in corpus.labels)
     if shared:
         messages.append(
-            f"{shared} images share their number with another picture, so that their rows of "
-            f"{LABELS_NAME} cannot be told apart: they go on without labels. Keep one a number."
+            f"Images that share their number with another picture: {shared}. Which of them a row of "
+            f"{LABELS_NAME} means cannot be told: they go on without labels. Keep one a number."
         )
     return messages
 
@@ -359,23 +359,22 @@ def _explain_labels(rows: list[dict[str, Any]], corpus: _Corpus) -> list[str]:
 def _explain_images(images: pl.DataFrame, source: SourceConfig) -> list[str]:
     counts = Counter(images["flags"].explode().drop_nulls().to_list())
     sentences = {
-        "wrong_extension": "have a name that does not fit their format; the content counts",
-        "name_not_utf8": "have a name that is not UTF-8; tables show it escaped, and the stages "
-        "read a copy",
-        "listed_by_other_name": "are listed in the manifest by another spelling of their name",
-        "exif_rotated": "are stored turned (EXIF); they are read upright",
-        "converted_16_bit": "have 16 bits a channel; they are read with 8",
-        "converted_cmyk": "are CMYK; they are read as RGB, without their colour profile",
-        "several_faces": "show several faces; the most prominent one was cut out, which need not "
-        "be the subject",
-        "eyes_not_found": "show a face whose eyes were not found; it was cut out without turning",
-        "low_res_face": "show a face so small that its crop is enlarged more than twice",
+        "wrong_extension": "whose name does not fit their format (the content counts)",
+        "name_not_utf8": "whose name is not UTF-8 (tables show it escaped, the stages read a copy)",
+        "listed_by_other_name": "listed in the manifest by another spelling of their name",
+        "exif_rotated": "stored turned (read upright, as their EXIF says)",
+        "converted_16_bit": "with 16 bits a channel (read with 8)",
+        "converted_cmyk": "in CMYK (read as RGB, without their colour profile)",
+        "several_faces": "with several faces (the most prominent one was cut out, which need not "
+        "be the subject)",
+        "eyes_not_found": "with a face whose eyes were not found (cut out without turning)",
+        "low_res_face": "with a face so small that its crop is enlarged more than twice",
     }
-    messages = [f"{counts[f]} images {text}." for f, text in sentences.items() if counts[f]]
+    messages = [f"Images {text}: {counts[f]}." for f, text in sentences.items() if counts[f]]
     if source.aligned and counts["not_square"]:
         messages.append(
-            f"{counts['not_square']} images are not square and will be squeezed. If they are whole "
-            "photographs rather than faces, set aligned: false for this corpus."
+            f"Images that are not square, and will be squeezed: {counts['not_square']}. If they are "
+            "whole photographs rather than faces, set aligned: false for this corpus."
         )
     return messages
 
