@@ -87,7 +87,7 @@ def load_calibration(path: Path) -> Calibration:
         values = read_json(path)
         version = values.pop("version", None)
         calibration = Calibration.model_validate(values)
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, ValidationError) as error:
         raise DataError(
             f"Expected a calibration of the mixture in {path}; found: {error}. Delete it and run "
             "the stage 'relabel' again."

@@ -131,7 +131,7 @@ def test_predictions_of_two_versions_are_refused(tmp_path):
         model_version=pl.lit("older")
     )
     write_table(workspace, PREDICTIONS, "caf/shard-0", old)
-    with pytest.raises(StageError, match="older in caf/shard-0.*predict"):
+    with pytest.raises(StageError, match=r"older in caf/shard-0.*predict"):
         relabel.run(PipelineConfig(), workspace)
 
 

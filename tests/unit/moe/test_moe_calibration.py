@@ -1,0 +1,208 @@
+"""Fitting the mixture on simulated experts: biased, noisy, over- and underconfident, silent."""
+
+import numpy as np
+import pytest
+
+from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.moe.calibration import (
+    Calibration,
+    ExpertCalibration,
+    apply_calibration,
+    correct_age,
+    interval,
+    load_calibration,
+    scale_sigma,
+    uncalibrated,
+)
+from agetf_pipeline.moe.fitting import (
+    CalibrationData,
+    conformal_quantile,
+    fit_calibration,
+    fit_correction,
+    fit_sigma,
+    identity_folds,
+)
+
+BIAS = ((0.8, 6.0), (1.1, -4.0), (1.0, 5.0), (0.7, 10.0))
+SAYS = (0.5, 1.5, 1.0, 2.0)
+
+
+def simulate(num_images, seed, noise=(5.0, 6.0, 7.0, 8.0), missing=0.05, per_person=5):
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(0, 90, num_images)
+    shared = rng.normal(0, 2, num_images)
+    ages, sigmas = [], []
+    for (slope, shift), says, level in zip(BIAS, SAYS, noise, strict=True):
+        sigma = level * np.exp(rng.normal(0, 0.4, num_images))
+        said = slope * truth + shift + shared + rng.normal(0, 1, num_images) * sigma
+        ages.append(np.clip(said, 0, 100))
+        sigmas.append(says * sigma)
+    return CalibrationData(
+        ["janus", "mivolo", "resnet50", "vgg16"],
+        ["v1"] * 4,
+        np.stack(ages, 1),
+        np.stack(sigmas, 1),
+        rng.random((num_images, 4)) >= missing,
+        truth,
+        np.array([f"s{n // per_person}" for n in range(num_images)]),
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_calibration(simulate(360, 0), 2, 0.9, 50, 0)
+
+
+def _errors(data, calibration):
+    mixture, corrected, _, part = apply_calibration(
+        data.names, data.age_NE, data.sigma_NE, data.ok_NE, calibration, 2
+    )
+    everyone = part.all(axis=1)
+    off = np.abs(mixture.age_N - data.true_age_N)[everyone].mean()
+    return off, np.abs(corrected - data.true_age_N[:, None])[everyone].mean(axis=0), mixture
+
+
+def test_mixture_is_clearly_better_than_every_corrected_expert(fitted):
+    off, alone, _ = _errors(simulate(4000, 1), fitted[0])
+    assert off < 0.85 * alone.min()
+
+
+@pytest.mark.parametrize("noise", [(3.0, 30.0, 30.0, 30.0), (3.0, 9.0, 9.0, 9.0)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mixture_is_not_dragged_down_by_bad_experts(noise, seed):
+    calibration, _ = fit_calibration(simulate(360, seed, noise), 2, 0.9, 50, 0)
+    off, alone, _ = _errors(simulate(4000, 9, noise), calibration)
+    assert off <= 1.02 * alone.min()
+
+
+def test_coverage_on_new_images(fitted):
+    data = simulate(4000, 1)
+    _, _, mixture = _errors(data, fitted[0])
+    low, high = interval(mixture.age_N, mixture.sigma_years, fitted[0])
+    labelled = np.isfinite(mixture.age_N)
+    inside = (data.true_age_N >= low) & (data.true_age_N <= high)
+    assert inside[labelled].mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_crossfitted_figures_foretell_new_images(fitted):
+    calibration, cross = fitted
+    off, _, _ = _errors(simulate(4000, 1), calibration)
+    assert np.nanmean(np.abs(cross.age_N - cross.true_age_N)) == pytest.approx(off, rel=0.12)
+
+
+def test_same_data_in_any_order_same_calibration(fitted):
+    data = simulate(360, 0)
+    again, _ = fit_calibration(data, 2, 0.9, 50, 0)
+    assert again.version == fitted[0].version
+    order = np.random.default_rng(0).permutation(360)
+    shuffled, _ = fit_calibration(data.take(order), 2, 0.9, 50, 0)
+    assert shuffled.tau == pytest.approx(fitted[0].tau, rel=1e-3)
+
+
+def test_too_few_images_or_subjects_change_nothing():
+    calibration, cross = fit_calibration(simulate(40, 0), 2, 0.9, 50, 0)
+    assert cross is None
+    assert not calibration.calibrated
+    assert "40 images" in str(calibration.reason)
+    one_person = fit_calibration(simulate(60, 0, per_person=60), 2, 0.9, 50, 0)[0]
+    assert not one_person.calibrated
+
+
+def test_an_expert_that_hardly_answers_gets_no_weight():
+    data = simulate(200, 0)
+    data.ok_NE[5:, 3] = False
+    calibration, _ = fit_calibration(data, 2, 0.9, 50, 0)
+    assert not calibration.experts["vgg16"].usable
+    assert "answered" in str(calibration.experts["vgg16"].reason)
+    mixture, _, _, part = apply_calibration(
+        data.names, data.age_NE, data.sigma_NE, data.ok_NE, calibration, 2
+    )
+    assert not part[:, 3].any()
+    assert (np.nan_to_num(mixture.weight_NE)[:, 3] == 0).all()
+
+
+def test_correction_is_monotone_and_removes_the_bias():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0, 90, 400)
+    said = 0.6 * truth + 15 + rng.normal(0, 1, 400)
+    knots_in, knots_out = fit_correction(said, truth)
+    assert (np.diff(knots_in) > 0).all()
+    assert (np.diff(knots_out) >= 0).all()
+    expert = ExpertCalibration(
+        model_version="v", num_images=400,
+        knots_in_years=tuple(knots_in), knots_out_years=tuple(knots_out),
+    )  # fmt: skip
+    assert np.abs(correct_age(said, expert) - truth).mean() < 2.0
+    corrected = correct_age(np.array([-5.0, 130.0, np.nan]), expert)
+    assert 0 <= corrected[0] <= corrected[1] <= 100
+    assert np.isnan(corrected[2])
+
+
+def test_few_images_leave_the_correction_near_identity():
+    knots_in, knots_out = fit_correction(np.array([20.0, 40.0]), np.array([21.0, 39.0]))
+    assert np.abs(knots_in - knots_out).max() < 8
+    assert abs(np.interp(30.0, knots_in, knots_out) - 30.0) < 1
+
+
+def test_an_expert_that_always_says_the_same_age_can_be_fitted():
+    truth = np.random.default_rng(0).uniform(0, 90, 100)
+    knots_in, knots_out = fit_correction(np.full(100, 30.0), truth)
+    assert np.isfinite(knots_out).all()
+    assert np.interp(30.0, knots_in, knots_out) == pytest.approx(truth.mean(), abs=2)
+
+
+def test_sigma_is_put_on_the_scale_of_the_errors():
+    rng = np.random.default_rng(0)
+    sigma = 5 * np.exp(rng.normal(0, 0.5, 2000))
+    offset, slope = fit_sigma(sigma / 2, rng.normal(0, 1, 2000) * sigma)
+    expert = ExpertCalibration(
+        model_version="v", num_images=1, log_sigma_offset=offset, log_sigma_slope=slope
+    )
+    np.testing.assert_allclose(scale_sigma(sigma / 2, expert) / sigma, 1.0, atol=0.12)
+    assert np.isnan(scale_sigma(np.array([0.0, -1.0, np.nan]), expert)).all()
+
+
+def test_conformal_quantile_is_the_finite_sample_one():
+    scores = np.arange(1, 100, dtype=float)  # 99 scores: ceil(100 * 0.9) = 90
+    assert conformal_quantile(scores, 0.9) == 90
+    assert conformal_quantile(np.arange(1.0, 10), 0.9) == 9
+    assert conformal_quantile(np.arange(1.0, 9), 0.9) is None
+    assert conformal_quantile(np.array([np.nan, np.inf]), 0.9) is None
+
+
+def test_folds_hold_whole_identities():
+    names = np.array([f"s{n % 17}" for n in range(200)])
+    folds = identity_folds(names, 0)
+    assert all(len(set(folds[names == name])) == 1 for name in set(names))
+    assert len(set(folds)) == 5
+    mask = np.arange(200) % 17 < 9  # leaving people out must not fail
+    assert set(identity_folds(names[mask], 0)) <= set(range(5))
+
+
+def test_a_calibration_comes_back_from_its_file(fitted, tmp_path):
+    path = tmp_path / "calibration.json"
+    fitted[0].save(path)
+    assert load_calibration(path) == fitted[0]
+    assert load_calibration(path).version == fitted[0].version
+
+
+def test_a_calibration_that_was_changed_is_refused(tmp_path):
+    path = tmp_path / "calibration.json"
+    with pytest.raises(DataError, match="relabel"):
+        load_calibration(path)
+    uncalibrated("nothing labelled", 0.9).save(path)
+    path.write_text(path.read_text().replace('"tau": 0.5', '"tau": 0.6'))
+    with pytest.raises(DataError, match="changed after"):
+        load_calibration(path)
+    path.write_text("[]")
+    with pytest.raises(DataError, match="calibration"):
+        load_calibration(path)
+
+
+def test_interval_stays_in_the_range_of_ages():
+    calibration = Calibration(calibrated=True, conformal_quantile=2.0)
+    low, high = interval(np.array([1.0, 50.0, 99.0]), np.array([5.0, 5.0, 20.0]), calibration)
+    assert low.tolist() == [0.0, 40.0, 59.0]
+    assert high.tolist() == [11.0, 60.0, 120.0]
+    gaussian = interval(np.array([50.0]), np.array([10.0]), uncalibrated("none", 0.9))
+    assert gaussian[1][0] == pytest.approx(50 + 16.449, abs=0.01)
