@@ -1,0 +1,79 @@
+"""The AgeTransformer packed as an MLflow model: code, weights, signature, input example."""
+
+import io
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agetf_pipeline.registry.tracking import import_mlflow
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+MODEL_ARTIFACT = "model"
+WEIGHTS_ARTIFACT = "weights"
+_REQUIREMENTS = (
+    "mlflow", "numpy", "pandas", "pillow", "polars", "pyarrow", "pydantic", "pyyaml",
+    "safetensors", "torch",
+)  # fmt: skip
+
+
+def log_model(run_id: str, weights: Path, anchors_years: tuple[float, ...], size_px: int) -> str:
+    """Log the model in a run of the connected tracking server.
+
+    Args:
+        run_id: The run.
+        weights: Weights of an AgeTransformer.
+        anchors_years: Its anchors, the default ages.
+        size_px: Side of its images, for the input example.
+
+    Returns:
+        The logged model's URI, which a registered version can be made from.
+    """
+    mlflow = import_mlflow()
+    package = Path(__file__).parents[1]
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name=MODEL_ARTIFACT,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={WEIGHTS_ARTIFACT: str(weights)},
+            code_paths=[str(package)],
+            signature=signature(anchors_years),
+            input_example=input_example(size_px, anchors_years),
+            # Given, not inferred: inference would load the model in a second process.
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS],
+        )
+    return info.model_uri
+
+
+def signature(anchors_years: tuple[float, ...]) -> "ModelSignature":
+    """Return the model's signature: `image` bytes and `ages` in, indexed PNG bytes out."""
+    import_mlflow()
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.long, "image_index"),
+                ColSpec(DataType.double, "age_years"),
+                ColSpec(DataType.binary, "image"),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("ages", DataType.double, list(anchors_years), (-1,))]),
+    )
+
+
+def input_example(size_px: int, anchors_years: tuple[float, ...]) -> Any:
+    """Return an example of the input: a plain grey gradient, no face of anybody, and ages."""
+    import pandas as pd
+    from PIL import Image
+
+    ramp = np.linspace(64, 192, size_px).astype(np.uint8)
+    picture = np.repeat(np.tile(ramp, (size_px, 1))[:, :, None], 3, axis=2)
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG")
+    return pd.DataFrame({"image": [stream.getvalue()]}), {"ages": list(anchors_years[:2])}

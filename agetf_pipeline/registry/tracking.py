@@ -1,0 +1,117 @@
+"""The connection to MLflow: one place sets it up, and nothing of it leaves the machine unasked."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from agetf_pipeline.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_ENVIRONMENT = {
+    # No usage reports, no unpickling of what a registry hands out, and no git executable needed.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def tracking_uri_of(workspace: Workspace, configured: str | None = None) -> str:
+    """Return the URI of the tracking server: the configured one, else the workspace's SQLite."""
+    if configured is not None:
+        return configured
+    return f"sqlite:///{(workspace.root / 'mlflow.db').resolve().as_posix()}"
+
+
+def import_mlflow() -> Any:
+    """Import mlflow with telemetry off and pickles refused; several seconds the first time."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Set whatever the environment says: these two are not the user's to loosen by accident.
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    import mlflow
+
+    for name in ("mlflow", "alembic", "mlflow.utils.git_utils", "git"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return mlflow
+
+
+@contextmanager
+def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
+    """Point mlflow at a tracking server while the block runs; give a client of it.
+
+    The former URIs are put back, so that other users of mlflow in the process keep theirs.
+    """
+    mlflow = import_mlflow()
+    former = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mlflow.set_tracking_uri(tracking_uri)
+            mlflow.set_registry_uri(tracking_uri)
+            yield mlflow.MlflowClient(tracking_uri, tracking_uri)
+    finally:
+        mlflow.set_tracking_uri(former[0])
+        mlflow.set_registry_uri(former[1])
+
+
+def experiment_id(client: "MlflowClient", name: str, workspace: Workspace) -> str:
+    """Return the experiment's id, made if absent.
+
+    Over SQLite the artifacts lie under the workspace's `mlruns`; a server keeps them where it was
+    told to.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    local = str(client.tracking_uri).startswith("sqlite:")
+    location = (workspace.root / "mlruns").resolve().as_uri() if local else None
+    return client.create_experiment(name, artifact_location=location)
+
+
+def resume_or_start_run(
+    client: "MlflowClient", experiment: str, name: str, identity: str, tags: dict[str, str]
+) -> str:
+    """Return the id of the run with this identity, made if absent: a killed run is gone on with."""
+    runs = client.search_runs([experiment], f"tags.`agetf.identity` = '{identity}'", max_results=1)
+    if runs:
+        return runs[0].info.run_id
+    tags = {"agetf.identity": identity, "mlflow.runName": name, **tags}
+    return client.create_run(experiment, run_name=name, tags=tags).info.run_id
+
+
+def log_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float]) -> None:
+    """Log metrics in one batch (over a server, a call each takes long)."""
+    from mlflow.entities import Metric
+
+    items = [Metric(name, value, 0, 0) for name, value in sorted(metrics.items())]
+    for start in range(0, len(items), 500):
+        client.log_batch(run_id, metrics=items[start : start + 500])
+
+
+def log_params(client: "MlflowClient", run_id: str, params: dict[str, str]) -> None:
+    """Log parameters in batches; those that the run has already are left as they are."""
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    items = [Param(name, value) for name, value in sorted(params.items()) if name not in known]
+    for start in range(0, len(items), 100):
+        client.log_batch(run_id, params=items[start : start + 100])
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as `section.key` to text, as MLflow shows parameters."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = str(value)[:6000]
+    return flat
