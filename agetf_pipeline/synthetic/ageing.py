@@ -17,6 +17,12 @@ def ramp(age_years: float, start: float, end: float) -> float:
     return t * t * (3 - 2 * t)
 
 
+def rise(age_years: float, start: float, end: float = MAX_AGE_YEARS) -> float:
+    """Return a rise that begins gently at `start`, then goes on evenly to `end` (years)."""
+    t = min(max((age_years - start) / (end - start), 0.0), 1.0)
+    return 1.06 * t * t / (t + 0.06)
+
+
 @dataclass(frozen=True)
 class AgeCues:
     """How far each sign of age has come, 0 to about 1; none ever falls with age.
@@ -80,29 +86,29 @@ def age_cues(identity: Identity, age_years: float) -> AgeCues:
         growth=1 - (1 - child) ** 2,
         puberty=ramp(age, 11, 20),
         hair_growth=ramp(age, -1.2, 4),
-        fullness_loss=ramp(age, 14, 85),
-        skin_dulling=ramp(age, 10, 85),
-        roughness=rate * ramp(age, 20, 88),
-        spots=rate * ramp(age, 38, 92),
-        nasolabial=rate * ramp(age, 16, 72),
-        crows_feet=rate * ramp(age, 24, 74),
-        forehead=rate * ramp(age, 26, 80),
-        frown=rate * ramp(age, 32, 78),
-        eye_bags=rate * ramp(age, 22, 80),
-        marionette=rate * ramp(age, 40, 86),
-        mouth_lines=rate * ramp(age, 55, 96),
-        jowls=ramp(age, 38, 92),
-        lid_droop=ramp(age, 30, 95),
-        neck=rate * ramp(age, 40, 90),
-        greying=ramp(age, identity.grey_onset_years - 6, identity.grey_onset_years + 40),
-        receding=(0.25 + 0.75 * identity.balding) * ramp(age, 22, 78),
-        thinning=identity.balding**1.5 * ramp(age, 28, 82),
+        fullness_loss=rise(age, 6),
+        skin_dulling=rise(age, 4),
+        roughness=rate * rise(age, 16),
+        spots=rate * rise(age, 36, 98),
+        nasolabial=rate * rise(age, 14, 88),
+        crows_feet=rate * rise(age, 21, 88),
+        forehead=rate * rise(age, 22, 92),
+        frown=rate * rise(age, 29, 92),
+        eye_bags=rate * rise(age, 15, 90),
+        marionette=rate * rise(age, 38, 95),
+        mouth_lines=rate * rise(age, 52),
+        jowls=rise(age, 32),
+        lid_droop=rise(age, 24),
+        neck=rate * rise(age, 34),
+        greying=rise(age, identity.grey_onset_years - 10, identity.grey_onset_years + 54),
+        receding=(0.25 + 0.75 * identity.balding) * ramp(age, 20, 86),
+        thinning=identity.balding**1.5 * ramp(age, 26, 88) + 0.22 * rise(age, 60),
     )
 
 
 @dataclass(frozen=True)
 class Proportions:
-    """Where everything of a face is, in units of half the picture; x right, y down, 0 the centre."""
+    """Where everything of a face is, in half pictures: x right, y down, 0 in the middle."""
 
     cranium_y: float
     cranium_rx: float

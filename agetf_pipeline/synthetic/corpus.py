@@ -8,9 +8,9 @@ stopped. A manifest follows the images it lists, and the truth table follows eve
 import csv
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,19 +23,15 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, remove_temporary_files, write_json, write_text
 from agetf_pipeline.core.hashing import fingerprint, hash_file
 from agetf_pipeline.core.progress import Progress
-from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, caf_partition, is_caf, shard_of
+from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data.ages import group_of
 from agetf_pipeline.data.tables import write_parquet
 from agetf_pipeline.synthetic.ageing import visible_facial_hair
-from agetf_pipeline.synthetic.degrade import BLUR, GREY, JPEG, LOW_RES
-from agetf_pipeline.synthetic.identity import Identity, draw_identity
 from agetf_pipeline.synthetic.photographs import Photograph, write_chunk
+from agetf_pipeline.synthetic.plan import plan_corpus, shard_folder
 from agetf_pipeline.synthetic.population import (
     CrowdLabel,
     crowd_labels,
-    ffhq_ages,
-    rephotograph,
-    subject_ages,
 )
 
 _LOGGER = logging.getLogger(__name__)
@@ -44,17 +40,6 @@ CODE_VERSION = "1"
 
 _CHUNK = 64
 _NUM_WORKERS = 2
-_NUM_FFHQ = 70_000
-_CAF_SEEDS = 500_000_000
-_KINDS: tuple[tuple[tuple[str, ...], float], ...] = (
-    ((GREY,), 0.28),
-    ((LOW_RES,), 0.20),
-    ((BLUR,), 0.10),
-    ((JPEG,), 0.14),
-    ((GREY, LOW_RES), 0.16),
-    ((GREY, JPEG), 0.07),
-    ((BLUR, JPEG), 0.05),
-)
 
 TRUTH_SCHEMA = pa.schema(
     [
@@ -91,11 +76,6 @@ def truth_path(workspace: Workspace) -> Path:
     return workspace.truth / "truth.parquet"
 
 
-def plan_corpus(config: SynthesizeConfig, workspace: Workspace) -> list[Photograph]:
-    """Return every picture of the corpus, partition by partition."""
-    return [*_plan_ffhq(config, workspace), *_plan_caf(config, workspace)]
-
-
 def write_corpus(config: SynthesizeConfig, workspace: Workspace) -> Corpus:
     """Write the corpus, or what is missing of it. The same configuration gives the same bytes.
 
@@ -110,7 +90,7 @@ def write_corpus(config: SynthesizeConfig, workspace: Workspace) -> Corpus:
     ]
     for partition, items in partitions:
         if is_caf(partition):
-            write_text(_shard_folder(workspace, partition) / "manifest.csv", _manifest_csv(items))
+            write_text(shard_folder(workspace, partition) / "manifest.csv", _manifest_csv(items))
         else:
             write_text(workspace.raw_ffhq / "ffhq_aging_labels.csv", _labels_csv(items, config))
     rows = [_truth_row(item, hashes[item.path]) for item in plan]
@@ -118,7 +98,7 @@ def write_corpus(config: SynthesizeConfig, workspace: Workspace) -> Corpus:
     write_parquet(truth_path(workspace), pa.Table.from_pylist(rows, schema=TRUTH_SCHEMA))
     outputs = {
         partition: workspace.relative(
-            _shard_folder(workspace, partition) if is_caf(partition) else workspace.raw_ffhq
+            shard_folder(workspace, partition) if is_caf(partition) else workspace.raw_ffhq
         )
         for partition, _ in partitions
     }
@@ -132,89 +112,6 @@ def write_corpus(config: SynthesizeConfig, workspace: Workspace) -> Corpus:
         num_drawn=num_drawn,
         outputs=outputs,
     )
-
-
-def _plan_ffhq(config: SynthesizeConfig, workspace: Workspace) -> Iterator[Photograph]:
-    count = config.num_ffhq_images
-    ages = ffhq_ages(count, config.seed)
-    for index in range(count):
-        number = image_number(index, count)
-        folder = workspace.raw_ffhq / f"{number // 1000 * 1000:05d}"
-        path = workspace.relative(folder / f"{number:05d}.png")
-        who = draw_identity(config.seed * 1_000_000_000 + number)
-        yield Photograph(
-            path=path,
-            partition=FFHQ_PARTITION,
-            identity=_dress(who, ages[index]),
-            age_years=float(ages[index]),
-            size_px=config.size_px,
-            degradations=(),
-            seed=number,
-            clean_path=path,
-        )
-
-
-def image_number(index: int, count: int) -> int:
-    """Return the FFHQ number of the index-th of `count` images: spread over 0 to 69999.
-
-    So the customary test range, 60000 to 69999, holds its share of a small corpus too.
-    """
-    return index * _NUM_FFHQ // count
-
-
-def _plan_caf(config: SynthesizeConfig, workspace: Workspace) -> Iterator[Photograph]:
-    for shard in range(config.num_caf_shards):
-        partition = caf_partition(f"shard-{shard:04d}")
-        for place in range(config.num_subjects_per_shard):
-            # The number goes with shard and place: another shard changes nothing in the others.
-            number = shard * config.num_subjects_per_shard + place
-            seed = config.seed * 1_000_000_000 + _CAF_SEEDS + number * 1_000
-            who = draw_identity(seed)
-            for k, age in enumerate(subject_ages(config.num_ages_per_subject, seed)):
-                yield _caf_photograph(
-                    config, workspace, partition, f"subject-{number:05d}", k, who, age, seed + k + 1
-                )
-
-
-def _caf_photograph(
-    config: SynthesizeConfig,
-    workspace: Workspace,
-    partition: str,
-    subject: str,
-    k: int,
-    who: Identity,
-    age: int,
-    seed: int,
-) -> Photograph:
-    rng = np.random.default_rng([113, seed])
-    degraded = rng.uniform() < config.degraded_fraction
-    kinds = _KINDS[int(rng.choice(len(_KINDS), p=[share for _, share in _KINDS]))][0]
-    kinds = kinds if degraded else ()
-    stem = f"{subject}-{k}"
-    suffix = ".jpg" if JPEG in kinds else ".png"
-    path = workspace.relative(_shard_folder(workspace, partition) / f"{stem}{suffix}")
-    clean = workspace.relative(workspace.truth / "clean" / partition / f"{stem}.png")
-    return Photograph(
-        path=path,
-        partition=partition,
-        identity=_dress(rephotograph(who, seed), age),
-        age_years=float(age),
-        size_px=config.size_px,
-        degradations=kinds,
-        seed=seed,
-        clean_path=clean if kinds else path,
-    )
-
-
-def _dress(who: Identity, age_years: float) -> Identity:
-    """Small children seldom wear glasses, and never dark ones here."""
-    if age_years < 6 and (who.glasses == "Dark" or who.seed % 4):
-        return replace(who, glasses="None")
-    return who
-
-
-def _shard_folder(workspace: Workspace, partition: str) -> Path:
-    return workspace.raw_caf / shard_of(partition)
 
 
 def _claim(config: SynthesizeConfig, workspace: Workspace, planned: set[str]) -> None:
@@ -235,7 +132,7 @@ def _claim(config: SynthesizeConfig, workspace: Workspace, planned: set[str]) ->
         before = SynthesizeConfig.model_validate(read_json(mark))
         old = plan_corpus(before, workspace) if before != config else []
         manifests = {
-            workspace.relative(_shard_folder(workspace, item.partition) / "manifest.csv")
+            workspace.relative(shard_folder(workspace, item.partition) / "manifest.csv")
             for item in old
             if is_caf(item.partition)
         }

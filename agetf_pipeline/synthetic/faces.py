@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agetf_pipeline.synthetic import features, head
+from agetf_pipeline.synthetic import bust, features, head
 from agetf_pipeline.synthetic.ageing import Proportions, age_cues, proportions
 from agetf_pipeline.synthetic.fields import (
     bump,
@@ -11,13 +11,15 @@ from agetf_pipeline.synthetic.fields import (
     ellipse,
     encode,
     grid,
+    groove,
     lay,
     linear,
     mix,
 )
+from agetf_pipeline.synthetic.folds import folds
 from agetf_pipeline.synthetic.hair import Hair, hair_colour, paint_facial_hair
-from agetf_pipeline.synthetic.head import View
 from agetf_pipeline.synthetic.identity import Identity, draw_identity
+from agetf_pipeline.synthetic.view import View, make_view, rows
 
 __all__ = ["Identity", "draw_face", "draw_identity"]
 
@@ -44,15 +46,15 @@ def draw_face(identity: Identity, age_years: float, size_px: int) -> np.ndarray:
         raise ValueError(f"size_px must be {MIN_SIZE_PX} to {MAX_SIZE_PX}, got {size_px}")
     cues = age_cues(identity, age_years)
     p = proportions(identity, cues)
-    view = _view(identity, size_px)
+    view = make_view(identity, size_px)
     rgb = _background(identity, size_px)
     hair = Hair(view, p, identity, cues)
-    bone, outline = head.head_distance(view, p, identity, cues)
+    outline = head.head_distance(view, p, identity, cues)
     hair.lay_behind(rgb)
-    head.paint_bust(rgb, view, p, identity, cues, outline)
-    head.paint_ears(rgb, view, p, identity, cues)
-    depth = head.folds(view, p, cues)
-    z = head.relief(view, p, identity, cues, bone, depth)
+    bust.paint_bust(rgb, view, p, identity, cues, outline)
+    bust.paint_ears(rgb, view, p, identity, cues)
+    depth = folds(view, p, cues)
+    z = head.relief(view, p, identity, cues, outline, depth)
     lay(rgb, head.paint_skin(view, p, identity, cues, z, depth), edge(outline, 1.3 * view.px))
     features.paint_nostrils(rgb, view, p)
     features.paint_mouth(rgb, view, p, identity, cues)
@@ -66,25 +68,6 @@ def draw_face(identity: Identity, age_years: float, size_px: int) -> np.ndarray:
     hair.lay_before(rgb)
     _glasses(rgb, view, p, identity)
     return encode(rgb)
-
-
-def _view(who: Identity, size_px: int) -> View:
-    x, y = grid(size_px)
-    roll = np.deg2rad(who.head_roll)
-    cos, sin = np.float32(np.cos(roll)), np.float32(np.sin(roll))
-    turn_x = np.float32(0.34 * np.sin(np.deg2rad(who.head_yaw)))
-    turn_y = np.float32(0.26 * np.sin(np.deg2rad(who.head_pitch)))
-    # Aligned pictures keep the features in place: the head moves the other way.
-    hx = cos * x + sin * y + np.float32(0.6) * turn_x
-    hy = cos * y - sin * x + np.float32(0.6) * turn_y
-    near = 1 - hx * hx * np.float32(1 / 0.62) - (hy - np.float32(0.05)) ** 2 * np.float32(1 / 1.1)
-    np.clip(near, 0, 1, out=near)
-    fx = hx - turn_x * near
-    fy = hy - turn_y * near
-    return View(
-        x=hx, y=hy, fx=fx, fy=fy, ax=np.abs(fx), nose_x=fx - np.float32(0.28) * turn_x,
-        px=2.0 / size_px, size_px=size_px,
-    )  # fmt: skip
 
 
 def _background(who: Identity, size_px: int) -> np.ndarray:
@@ -104,7 +87,7 @@ def _background(who: Identity, size_px: int) -> np.ndarray:
 def _glasses(rgb: np.ndarray, view: View, p: Proportions, who: Identity) -> None:
     if who.glasses == "None":
         return
-    band = features.rows(view, p.eye_y - 0.22, p.eye_y + 0.22)
+    band = rows(view, p.eye_y - 0.22, p.eye_y + 0.22)
     rgb = rgb[:, band]
     ax, fy, px = view.ax[band], view.fy[band], view.px
     dx, dy = ax - np.float32(p.eye_x + 0.006), fy - np.float32(p.eye_y + 0.022)
@@ -120,10 +103,10 @@ def _glasses(rgb: np.ndarray, view: View, p: Proportions, who: Identity) -> None
     glare = np.exp(-(((dx * np.float32(0.7) + dy + np.float32(0.05)) * np.float32(1 / 0.035)) ** 2))
     rgb += lens * glare * np.float32(0.07)
     rgb *= 1 - np.float32(0.16) * bump(dx, dy - np.float32(0.16), 0.2, 0.03)
-    frame = head.groove(d, 0.0175, px)
-    bridge = head.groove(fy - np.float32(p.eye_y - 0.02) - np.float32(0.9) * ax * ax, 0.014, px)
+    frame = groove(d, 0.0175, px)
+    bridge = groove(fy - np.float32(p.eye_y - 0.02) - np.float32(0.9) * ax * ax, 0.014, px)
     frame = np.maximum(frame, bridge * edge(ax - np.float32(p.eye_x - 0.18), 2 * px))
-    arm = head.groove(fy - np.float32(p.eye_y - 0.015), 0.017, px)
+    arm = groove(fy - np.float32(p.eye_y - 0.015), 0.017, px)
     arm *= edge(np.float32(p.eye_x + 0.195) - ax, 2 * px) * edge(
         ax - np.float32(p.cranium_rx * 0.96), 0.03
     )

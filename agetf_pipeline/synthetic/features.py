@@ -6,6 +6,7 @@ from agetf_pipeline.synthetic.ageing import AgeCues, Proportions
 from agetf_pipeline.synthetic.fields import (
     bump,
     edge,
+    groove,
     lay,
     linear,
     mix,
@@ -13,8 +14,9 @@ from agetf_pipeline.synthetic.fields import (
     step,
     strands,
 )
-from agetf_pipeline.synthetic.head import View, groove, light_of, skin_albedo
+from agetf_pipeline.synthetic.head import light_of, skin_albedo
 from agetf_pipeline.synthetic.identity import Identity
+from agetf_pipeline.synthetic.view import View, rows
 
 _IRIS = {
     "brown": (0.34, 0.20, 0.11),
@@ -23,14 +25,6 @@ _IRIS = {
     "blue": (0.33, 0.50, 0.68),
     "grey": (0.48, 0.54, 0.58),
 }
-
-
-def rows(view: View, low: float, high: float) -> slice:
-    """Return the rows whose y lies between two heights, with room for a tilted head."""
-    size = view.size_px
-    first = int((low - 0.16 + 1) / 2 * size)
-    last = int((high + 0.16 + 1) / 2 * size) + 1
-    return slice(max(first, 0), min(last, size))
 
 
 def paint_eyes(
@@ -137,7 +131,7 @@ def paint_mouth(
     t = np.clip(fx * np.float32(1 / p.mouth_w), -2, 2)
     arch = 1 - t * t
     smile = max(who.smile, 0.0) * (1 - 0.15 * cues.fullness_loss)
-    curve = np.float32(0.052 * who.smile - 0.022 * cues.jowls)
+    curve = np.float32(0.052 * who.smile - 0.016 * cues.jowls)
     dy = view.fy[band] - np.float32(p.mouth_y + 0.4 * float(curve)) + curve * t * t
     gap = np.float32(0.062 * max(smile - 0.45, 0.0) / 0.55) * np.clip(arch, 0, 1)
     bow = 1 - np.float32(0.34) * np.exp(-((t * np.float32(1 / 0.15)) ** 2))
@@ -152,7 +146,7 @@ def paint_mouth(
         red = mix(red, made_up, cues.puberty * 0.7)
     pale = np.asarray((0.86, 0.60, 0.58), np.float32).reshape(3, 1, 1)
     colour = skin * mix(red, pale, 0.75 * cues.fullness_loss) + np.float32(0.004)
-    lx, ly, _ = light_of(who)
+    lx = light_of(who)[0]
     lit = np.float32(0.92) + np.float32(0.16) * fx * lx
     roundness = step(dy, -p.lip_up, p.lip_up * 0.2) * (1 - step(dy, p.lip_up * 0.1, p.lip_up))
     plane = colour * (lit - np.float32(0.26) * roundness)

@@ -4,12 +4,13 @@ Shapes: S the picture's side. Planes are float32 (S, S); colours are linear ligh
 (3, S, S), so that a sum of lights is a sum of numbers.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
 Field = np.ndarray
-Colour = tuple[float, float, float]
+Colour = Sequence[float]
 
 
 @lru_cache(maxsize=8)
@@ -24,7 +25,7 @@ def grid(size_px: int) -> tuple[Field, Field]:
 
 @lru_cache(maxsize=8)
 def grain(size_px: int) -> Field:
-    """Return fixed noise, mean 0 and standard deviation about 1 at 256 px, less below (averaged)."""
+    """Return fixed noise, mean 0; standard deviation 1 at 256 px, averaged to less below."""
     rng = np.random.default_rng(20_011)
     full = rng.standard_normal((256, 256)).astype(np.float32)
     if 256 % size_px == 0:
@@ -81,7 +82,14 @@ def step(value: Field, low: float, high: float) -> Field:
     return t * t * (3 - 2 * t)
 
 
-def bump(dx: Field, dy: Field, rx: float, ry: float) -> Field:
+def groove(distance: Field, width: float, px: float) -> Field:
+    """Return a soft line along distance 0; thinner than a pixel it fades instead of breaking up."""
+    drawn = max(width, 0.75 * px)
+    t = distance * np.float32(1.0 / drawn)
+    return np.exp(-(t * t)) * np.float32(width / drawn)
+
+
+def bump(dx: Field, dy: Field | np.floating, rx: float, ry: float) -> Field:
     """Return a Gaussian hill, 1 in its middle, of radii rx and ry, at offsets dx and dy."""
     a = dx * np.float32(1.0 / rx)
     b = dy * np.float32(1.0 / ry)
@@ -109,7 +117,7 @@ def smooth_union(a: Field, b: Field, k: float) -> Field:
 
 
 def linear(colour: Colour) -> np.ndarray:
-    """Return an sRGB colour (0 to 1) as linear light, float32 (3, 1, 1). Gamma 2, as in `encode`."""
+    """Return an sRGB colour (0 to 1) as linear light, float32 (3, 1, 1); gamma 2, like `encode`."""
     return (np.asarray(colour, np.float32) ** 2).reshape(3, 1, 1)
 
 
@@ -120,11 +128,11 @@ def encode(rgb: Field) -> np.ndarray:
     return np.ascontiguousarray(out.astype(np.uint8).transpose(1, 2, 0))
 
 
-def lay(rgb: Field, colour: Field | np.ndarray, cover: Field) -> None:
+def lay(rgb: Field, colour: Field | np.floating, cover: Field) -> None:
     """Lay a colour (3, 1, 1) or colour plane (3, S, S) over `rgb` in place, as `cover` says."""
     rgb += (colour - rgb) * cover
 
 
-def mix(a: np.ndarray, b: np.ndarray, t: float | Field) -> np.ndarray:
+def mix(a: Field | np.floating, b: np.ndarray, t: float | Field) -> np.ndarray:
     """Return the blend of two colours."""
     return a + (b - a) * t

@@ -17,8 +17,9 @@ from agetf_pipeline.synthetic.fields import (
     step,
     strands,
 )
-from agetf_pipeline.synthetic.head import View, light_of
+from agetf_pipeline.synthetic.head import light_of
 from agetf_pipeline.synthetic.identity import Identity
+from agetf_pipeline.synthetic.view import View
 
 _COLOURS = {
     "black": ((0.10, 0.085, 0.08), (0.20, 0.16, 0.14)),
@@ -44,7 +45,7 @@ def hair_colour(who: Identity, cues: AgeCues) -> tuple[np.ndarray, np.ndarray]:
     t = 0.5 + 0.4 * who.hair_shade - 0.25 * cues.growth
     if who.hair_colour in ("blond", "red"):
         t += 0.25 * (1 - cues.growth)
-    white = 0.66 + 0.18 * cues.greying
+    white = 0.56 + 0.34 * cues.greying
     return mix(linear(dark), linear(light), min(max(t, 0.0), 1.0)), linear(
         (white, white * 0.985, white * 0.96)
     )
@@ -53,7 +54,7 @@ def hair_colour(who: Identity, cues: AgeCues) -> tuple[np.ndarray, np.ndarray]:
 def grey_share(strand: Field | float, cues: AgeCues) -> Field:
     """Return how grey strands of rank `strand` (-1 to 1) are; never falls with age."""
     rank = np.float32(0.5) + np.float32(0.5) * np.asarray(strand, np.float32)
-    return step(cues.greying * np.float32(1.35) - rank, 0.0, 0.34)
+    return step(cues.greying * np.float32(1.6) - rank, 0.0, 0.6)
 
 
 class Hair:
@@ -64,7 +65,7 @@ class Hair:
         depth, length, over = _CUTS[who.hair_cut]
         grown = cues.hair_growth
         # A baby's hair is short whatever its cut will be.
-        depth *= (1 + 0.22 * who.hair_volume) * (0.25 + 0.75 * grown)
+        depth *= (1 + 0.22 * who.hair_volume) * (0.04 + 0.96 * grown)
         self.length = -0.05 + (length + 0.05) * (0.1 + 0.9 * grown**1.5)
         self.over = over * grown
         self.long = length > 0.4
@@ -141,10 +142,11 @@ class Hair:
         view, who, cues = self.view, self.who, self.cues
         base, grey = hair_colour(who, cues)
         temples = np.float32(0.25) * bump(np.abs(view.x) - np.float32(0.5), view.y, 0.2, 0.35)
-        fine = sample(strands(who.seed + 1), self.across * np.float32(19))
-        rank = np.float32(0.55) * fine + np.float32(0.3) * self.strand - temples * 2
+        fine = sample(strands(who.seed + 1), self.across * np.float32(31))
+        sharp = np.float32(0.55 * min(1.0, self.view.size_px / 180))
+        rank = sharp * fine + np.float32(0.3) * self.strand - temples * 2
         colour = mix(base, grey, grey_share(rank, cues))
-        lx, ly, _ = light_of(who)
+        lx = light_of(who)[0]
         side = view.x * lx * np.float32(0.55)
         rim = np.clip(self.outer * np.float32(-1 / 0.22), 0, 1)
         shade = np.float32(0.50) + np.float32(0.34) * rim + side + self.strand * np.float32(0.24)
@@ -180,7 +182,9 @@ class Hair:
         """Lay what comes over forehead, temples and ears, in place."""
         px = self.view.px
         end = np.float32(self.length) + self.strand * np.float32(0.05)
-        cover = edge(self.outer, 0.02 + 1.3 * px) * edge(-self.opening, 0.025 + px)
+        cover = edge(self.outer, 0.02 + 1.3 * px) * edge(
+            -self.opening, 0.025 + px + 0.22 * (1 - self.cues.hair_growth)
+        )
         cover *= 1 - step(self.view.y - end, -0.05, 0.05)
         lay(rgb, self.colour, cover * self.density)
 
@@ -189,10 +193,10 @@ def paint_facial_hair(
     rgb: np.ndarray, view: View, p: Proportions, who: Identity, cues: AgeCues, outline: Field
 ) -> None:
     """Lay moustache or beard in place; before puberty there is none."""
-    growth = step(np.float32(cues.puberty), 0.35, 1.0)
+    growth = np.float32(min(max((cues.puberty - 0.4) / 0.6, 0.0), 1.0) ** 1.5)
     if who.facial_hair == "none" or growth <= 0:
         return
-    fx, fy, ax = view.fx, view.fy, view.ax
+    fx, fy = view.fx, view.fy
     base, grey = hair_colour(who, cues)
     t = fx * np.float32(1 / (p.mouth_w * 1.22))
     above = np.float32(p.mouth_y - 0.052) + np.float32(0.085) * t * t
@@ -206,11 +210,13 @@ def paint_facial_hair(
         lips = ellipse(fx, fy - np.float32(p.mouth_y + 0.012), p.mouth_w * 0.98, 0.062)
         cover = np.maximum(cover * edge(-lips - np.float32(0.02), 0.03), full * edge(-lips, 0.035))
     hairs = sample(strands(who.seed), fx * np.float32(11) + fy * np.float32(2.5) * np.sign(fx))
-    hairs = hairs + grain(view.size_px) * np.float32(0.35)
+    hairs = hairs * np.float32(min(1.0, view.size_px / 128)) + grain(view.size_px) * np.float32(
+        0.35
+    )
     # Beards grey before the head does.
     share = grey_share(np.float32(0.9) * np.clip(hairs, -1, 1) - np.float32(0.25), cues)
     lx = light_of(who)[0]
     shade = np.float32(0.78) + np.float32(0.32) * hairs + np.float32(0.4) * fx * lx
     colour = mix(base * np.float32(0.9), grey * np.float32(0.95), share) * np.clip(shade, 0.2, 1.4)
-    strength = np.float32(0.86) * growth * np.clip(np.float32(0.95) + np.float32(0.3) * hairs, 0, 1)
+    strength = np.float32(0.93) * growth * np.clip(np.float32(0.95) + np.float32(0.3) * hairs, 0, 1)
     lay(rgb, colour, cover * strength)
