@@ -28,6 +28,7 @@ class ESRGANConfig(Section):
     weights: Path | None = None
     num_steps: int = Field(default=300, ge=1)
     batch_size: int = Field(default=16, ge=1)
+    patch_px: int = Field(default=32, ge=8, description="Side of what it sees while training.")
     lr: float = Field(default=1e-3, gt=0)
 
 
@@ -39,6 +40,9 @@ class TrainEnhancersConfig(Section):
     )
     ddcolor: DDColorConfig = DDColorConfig()
     esrgan: ESRGANConfig = ESRGANConfig()
+    max_images: int = Field(
+        default=4000, ge=1, description="Clean colour faces to train on, drawn by seed."
+    )
     seed: int = 0
 
 
@@ -52,9 +56,13 @@ class EnhanceConfig(Section):
         default=4.0, ge=0, description="Hasler-Suesstrunk M3; 0 is grey."
     )
     min_sharpness: float = Field(
-        default=0.0, ge=0, description="Below it an image counts as blurred."
+        default=0.0, ge=0, description="Below it an image counts as blurred. 0: none does."
     )
-    tile_px: int = Field(default=512, ge=64)
+    max_blockiness: float | None = Field(
+        default=None, gt=0, description="Above it an image counts as JPEG-damaged. None: none does."
+    )
+    tile_px: int = Field(default=512, ge=64, description="Larger images are done in tiles.")
+    batch_size: int = Field(default=4, ge=1, description="Images or tiles a call of a network.")
     chunk_size: int = Field(default=64, ge=1)
     max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
 

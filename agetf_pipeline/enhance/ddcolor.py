@@ -10,9 +10,10 @@ of a feature map (h * w).
 import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,7 +94,7 @@ class Encoder(nn.Module):
         stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0], eps=1e-6))
         halvings = [
             nn.Sequential(LayerNorm2d(below, eps=1e-6), nn.Conv2d(below, above, 2, stride=2))
-            for below, above in zip(dims[:-1], dims[1:], strict=True)
+            for below, above in pairwise(dims)
         ]
         self.downsample = nn.ModuleList([stem, *halvings])
         self.stages = nn.ModuleList(
@@ -144,9 +145,7 @@ class UNetBlock(nn.Module):
         super().__init__()
         self.up = PixelShuffleUp(in_dim, out_dim, scale=2, normed=True)
         self.skip_norm = nn.BatchNorm2d(skip_dim)
-        self.conv = spectral_norm(
-            nn.Conv2d(out_dim + skip_dim, out_dim, 3, padding=1, bias=False)
-        )
+        self.conv = spectral_norm(nn.Conv2d(out_dim + skip_dim, out_dim, 3, padding=1, bias=False))
         self.norm = nn.BatchNorm2d(out_dim)
 
     def forward(self, x_BChw: Tensor, skip: Tensor) -> Tensor:
@@ -188,9 +187,7 @@ class ColourDecoder(nn.Module):
         self.query_start = nn.Embedding(size.num_queries, hidden)
         self.query_position = nn.Embedding(size.num_queries, hidden)
         self.level = nn.Embedding(_NUM_SCALES, hidden)
-        self.inputs = nn.ModuleList(
-            nn.Conv2d(dim, hidden, 1) for dim in (width, width, width // 2)
-        )
+        self.inputs = nn.ModuleList(nn.Conv2d(dim, hidden, 1) for dim in (width, width, width // 2))
         self.layers = nn.ModuleList(ColourLayer(size) for _ in range(size.num_layers))
         self.norm = nn.LayerNorm(hidden)
         self.mlp = nn.ModuleList(
@@ -203,7 +200,8 @@ class ColourDecoder(nn.Module):
         for index, (project, x_BChw) in enumerate(zip(self.inputs, scales, strict=True)):
             tokens_BTD = project(x_BChw).flatten(2).transpose(1, 2) + self.level.weight[index]
             memory.append(tokens_BTD)
-            keys.append(tokens_BTD + sine_positions(*x_BChw.shape[2:], tokens_BTD))
+            height, width = x_BChw.shape[2:]
+            keys.append(tokens_BTD + sine_positions(height, width, tokens_BTD))
         position_QD = self.query_position.weight
         x_BQD = self.query_start.weight.expand(scales[0].shape[0], -1, -1)
         for index, layer in enumerate(self.layers):

@@ -158,7 +158,8 @@ def _starts(length: int, tile: int, stride: int, align: int) -> tuple[int, tuple
         return length, (0,)
     steps = math.ceil((length - tile) / stride)
     last = length - tile
-    return tile, tuple(round(last * i / steps / align) * align for i in range(steps)) + (last,)
+    starts = [round(last * i / steps / align) * align for i in range(steps)]
+    return tile, (*starts, last)
 
 
 def _ramp(start: int, tile: int, length: int, plan: TilePlan, scale: int) -> Tensor:

@@ -1,0 +1,116 @@
+"""Colouring a picture: its own lightness at full size, predicted colour laid over it.
+
+Lab is OpenCV's of float images: L 0 to 100, a and b about -127 to 127, D65, from sRGB.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from agetf_pipeline.core.errors import ConfigError
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.weights import load_state, read_state
+from agetf_pipeline.enhance.ddcolor import (
+    DOWNSAMPLING,
+    SIZES,
+    DDColor,
+    fold_spectral_norm,
+    from_published,
+)
+
+CODE_VERSION = "1"
+
+
+def to_lab(rgb_HW3: np.ndarray) -> np.ndarray:
+    """Return float32 Lab of a uint8 or float (0 to 1) RGB image."""
+    scaled = rgb_HW3.astype(np.float32) / 255 if rgb_HW3.dtype == np.uint8 else rgb_HW3
+    return cv2.cvtColor(np.ascontiguousarray(scaled, np.float32), cv2.COLOR_RGB2Lab)
+
+
+def to_rgb(lab_HW3: np.ndarray) -> np.ndarray:
+    """Return uint8 RGB of float32 Lab; colours outside sRGB are clipped."""
+    rgb = cv2.cvtColor(np.ascontiguousarray(lab_HW3, np.float32), cv2.COLOR_Lab2RGB)
+    return (rgb.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def grey_input(rgb_HW3: np.ndarray, input_px: int) -> np.ndarray:
+    """Return what the network sees: the picture at its size without colour, float32 RGB 0 to 1.
+
+    Source: the published pipeline (bilinear resize, then L alone back to RGB).
+    """
+    small = cv2.resize(rgb_HW3.astype(np.float32) / 255, (input_px, input_px))
+    lab = to_lab(small)
+    lab[:, :, 1:] = 0
+    return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
+
+
+def join_colour(rgb_HW3: np.ndarray, ab_2hw: np.ndarray) -> np.ndarray:
+    """Lay predicted colour over a picture's own lightness.
+
+    Args:
+        rgb_HW3: uint8, the picture; only its lightness is used.
+        ab_2hw: float32, the network's answer, at the network's size.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    height, width = rgb_HW3.shape[:2]
+    # Nearest, as published: any other interpolation differs from it by up to 7/255.
+    ab = F.interpolate(torch.from_numpy(ab_2hw)[None], size=(height, width))[0].numpy()
+    return to_rgb(np.concatenate([to_lab(rgb_HW3)[:, :, :1], ab.transpose(1, 2, 0)], axis=2))
+
+
+@dataclass(frozen=True)
+class Colouriser:
+    """A trained DDColor, ready for images.
+
+    Attributes:
+        network: In evaluation mode, on its device, spectral norms folded.
+        input_px: Side of what it sees.
+        version: `<sha256[:12]>-<code version>@<input_px>`.
+    """
+
+    network: DDColor
+    input_px: int
+    version: str
+
+    def __call__(self, images: list[np.ndarray], batch_size: int = 4) -> list[np.ndarray]:
+        """Colour pictures, uint8 (H, W, 3) of any sizes; the results have the same sizes."""
+        device = next(self.network.parameters()).device
+        coloured = []
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            grey = np.stack([grey_input(image, self.input_px) for image in batch])
+            x_N3HW = torch.from_numpy(grey).permute(0, 3, 1, 2).contiguous().to(device)
+            with torch.inference_mode():
+                ab = self.network(x_N3HW).float().cpu().numpy()
+            coloured += [join_colour(*pair) for pair in zip(batch, ab, strict=True)]
+        return coloured
+
+
+def load_ddcolor(
+    path: Path, size: str, input_px: int, device: "torch.device | str" = "cpu"
+) -> Colouriser:
+    """Load weights strictly: a published checkpoint (`params`), or our own safetensors.
+
+    Raises:
+        WeightsError: The file is absent, or does not fit the architecture.
+        ConfigError: The input size is not a multiple of 32.
+    """
+    if input_px % DOWNSAMPLING:
+        raise ConfigError(
+            f"Expected train_enhancers.ddcolor.input_px in multiples of {DOWNSAMPLING}; "
+            f"found {input_px}."
+        )
+    state = read_state(path)
+    inner = state.get("params")
+    network = DDColor(SIZES[size])
+    load_state(network, from_published(inner if isinstance(inner, dict) else state), str(path))
+    network.eval()
+    fold_spectral_norm(network)
+    version = f"{hash_file(path)[:12]}-{CODE_VERSION}@{input_px}"
+    return Colouriser(network.to(device), input_px, version)

@@ -1,0 +1,90 @@
+"""The two networks that a config names, loaded from where they are, and only if they were trained.
+
+Weights that the workspace made carry a card that says what they were trained on. Without one, only
+weights that the config names itself are taken: random weights never pass as an enhancement.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.devices import resolve_device
+from agetf_pipeline.core.errors import WeightsError
+from agetf_pipeline.core.weights import read_card
+from agetf_pipeline.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from agetf_pipeline.enhance.colour import Colouriser
+    from agetf_pipeline.enhance.esrgan import SuperResolver
+
+
+def ddcolor_path(config: PipelineConfig, workspace: Workspace) -> Path:
+    """Return the colouriser's weights: configured (relative to the workspace), or trained here."""
+    given = config.train_enhancers.ddcolor.weights
+    if given is not None:
+        return workspace.root / given
+    return workspace.models / "enhance" / "ddcolor.safetensors"
+
+
+def esrgan_path(config: PipelineConfig, workspace: Workspace) -> Path:
+    """Return the super-resolver's weights: configured, or trained here."""
+    given = config.train_enhancers.esrgan.weights
+    if given is not None:
+        return workspace.root / given
+    return workspace.models / "enhance" / "esrgan.safetensors"
+
+
+def trained_on(path: Path, configured: bool) -> str:
+    """Return what weights were trained on, as their card says.
+
+    Args:
+        path: The weights.
+        configured: Whether the config names them; then a file without a card is the user's word.
+
+    Raises:
+        WeightsError: The file is absent, or nothing says that it was ever trained.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"Expected weights at {path}; found nothing. Run the stage train_enhancers, or name "
+            "them in train_enhancers.ddcolor.weights or train_enhancers.esrgan.weights."
+        )
+    card = read_card(path) if path.suffix == ".safetensors" else {}
+    if "trained_on" in card:
+        return str(card["trained_on"])
+    if configured:
+        return "not stated (weights named in the config)"
+    raise WeightsError(
+        f"Expected a card in {path} that says what it was trained on; found none. Random weights "
+        "are no enhancement: run the stage train_enhancers, or name trained weights in the config."
+    )
+
+
+def load_colouriser(config: PipelineConfig, workspace: Workspace) -> "Colouriser":
+    """Load the configured DDColor.
+
+    Raises:
+        WeightsError: Absent, untrained, or of another architecture.
+    """
+    from agetf_pipeline.enhance.colour import load_ddcolor
+
+    section = config.train_enhancers.ddcolor
+    path = ddcolor_path(config, workspace)
+    trained_on(path, section.weights is not None)
+    device = resolve_device(config.runtime.device)
+    return load_ddcolor(path, section.size, section.input_px, device)
+
+
+def load_super_resolver(config: PipelineConfig, workspace: Workspace) -> "SuperResolver":
+    """Load the configured ESRGAN.
+
+    Raises:
+        WeightsError: Absent, untrained, or of another architecture.
+    """
+    from agetf_pipeline.enhance.esrgan import load_esrgan
+
+    section = config.train_enhancers.esrgan
+    path = esrgan_path(config, workspace)
+    trained_on(path, section.weights is not None)
+    device = resolve_device(config.runtime.device)
+    return load_esrgan(path, section.arch, section.size, section.scale, device)

@@ -1,0 +1,316 @@
+"""Give every image of a CAF shard an enhanced copy: coloured, super-resolved, or passed through.
+
+Reads the table `images` of one shard and the two networks. Writes the table `enhanced` and
+`data/processed/caf_enhanced/<shard>/`: a PNG and a JSON sidecar for every image, and a contact
+sheet. An image that needs nothing is a re-encoded copy, so that the folder holds the whole shard.
+Only what is new, stale, missing or altered is made again; another version of a network touches only
+the images that went through that network.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.devices import set_num_threads
+from agetf_pipeline.core.errors import DataError, StageError
+from agetf_pipeline.core.files import remove_temporary_files
+from agetf_pipeline.core.hashing import fingerprint, hash_file
+from agetf_pipeline.core.workspace import Workspace, is_caf
+from agetf_pipeline.data.images import read_rgb
+from agetf_pipeline.data.incremental import update_table
+from agetf_pipeline.data.schemas import ENHANCED, IMAGES
+from agetf_pipeline.data.tables import read_table, table_hashes, table_path, to_frame
+from agetf_pipeline.enhance.load import (
+    ddcolor_path,
+    esrgan_path,
+    load_colouriser,
+    load_super_resolver,
+    trained_on,
+)
+from agetf_pipeline.stages.base import StageReport, run_once
+
+if TYPE_CHECKING:
+    from agetf_pipeline.enhance.apply import Enhanced, Enhancer
+
+_LOGGER = logging.getLogger(__name__)
+STAGE = "enhance"
+CODE_VERSION = "1"
+_MAX_REASONS = 3
+_NOT_OF_THE_RESULT = {"chunk_size", "batch_size", "max_failed_fraction"}
+
+
+def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
+    """Bring the enhanced copies of one CAF shard up to date.
+
+    Raises:
+        StageError: The partition is no CAF shard, or too many images failed.
+        WeightsError: Weights are absent, do not fit, or were never trained.
+    """
+    if not is_caf(partition):
+        raise StageError(
+            f"Expected a CAF shard such as caf/shard-0000 to enhance; found {partition!r}. "
+            "FFHQ-Aging is not enhanced."
+        )
+    networks = {
+        "ddcolor": (ddcolor_path(config, workspace), config.train_enhancers.ddcolor.weights),
+        "esrgan": (esrgan_path(config, workspace), config.train_enhancers.esrgan.weights),
+    }
+    # Said before any work: weights that nobody trained are refused.
+    sources = {
+        name: trained_on(path, given is not None) for name, (path, given) in networks.items()
+    }
+    inputs = table_hashes(workspace, IMAGES, [partition])
+    inputs |= {f"weights/{name}": hash_file(path) for name, (path, _) in networks.items()}
+    settings = {
+        "enhance": config.enhance.settings(),
+        "ddcolor_input_px": config.train_enhancers.ddcolor.input_px,
+    }
+    return run_once(
+        workspace,
+        STAGE,
+        settings,
+        CODE_VERSION,
+        inputs,
+        lambda: _work(config, workspace, partition, sources),
+        partition,
+    )
+
+
+def settings_version(config: PipelineConfig) -> str:
+    """Return the part of a row's version that comes from thresholds, sizes and code."""
+    from agetf_pipeline.enhance.apply import CODE_VERSION as APPLY_VERSION
+
+    settings = {
+        name: value
+        for name, value in config.enhance.settings().items()
+        if name not in _NOT_OF_THE_RESULT
+    }
+    return fingerprint(settings, f"{CODE_VERSION}.{APPLY_VERSION}", {})[:16]
+
+
+def _work(
+    config: PipelineConfig, workspace: Workspace, partition: str, sources: dict[str, str]
+) -> StageReport:
+    from agetf_pipeline.enhance.apply import Enhancer
+    from agetf_pipeline.enhance.outputs import (
+        enhanced_folder,
+        intact,
+        remove_orphans,
+        write_contact_sheet,
+    )
+
+    set_num_threads(config.runtime.num_threads)
+    colouriser = load_colouriser(config, workspace)
+    resolver = load_super_resolver(config, workspace)
+    section = config.enhance
+    enhancer = Enhancer(
+        section,
+        lambda images: colouriser(images, section.batch_size),
+        lambda images: resolver(images, section.tile_px, section.batch_size),
+        resolver.scale,
+    )
+    versions = {"ddcolor": colouriser.version, "esrgan": resolver.version}
+    images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
+    folder = enhanced_folder(workspace, partition)
+    remove_temporary_files(folder)
+    version = settings_version(config)
+
+    def compute(chunk: pl.DataFrame) -> pl.DataFrame:
+        return _enhance_chunk(workspace, partition, enhancer, versions, version, chunk)
+
+    def is_current(rows: pl.DataFrame) -> pl.Series:
+        # A network's version matters only to the images that went through it.
+        same = rows.select(
+            (
+                pl.col("ddcolor_version").is_null()
+                | (pl.col("ddcolor_version") == versions["ddcolor"])
+            )
+            & (
+                pl.col("esrgan_version").is_null()
+                | (pl.col("esrgan_version") == versions["esrgan"])
+            )
+        ).to_series()
+        return same & intact(workspace, rows)
+
+    result = update_table(
+        workspace,
+        ENHANCED,
+        partition,
+        # Failed rows say another status: they are tried again.
+        images.with_columns(settings_version=pl.lit(version), status=pl.lit("ok")),
+        compute,
+        section.chunk_size,
+        f"enhance {partition}",
+        is_current,
+    )
+    rows = read_table(workspace, ENHANCED, [partition])
+    num_orphans = remove_orphans(folder, set(images["image_id"]))
+    good = rows.filter(pl.col("status") == "ok")
+    if good.height:
+        title = f"{partition}: original and enhanced"
+        if "synthetic" in sources.values():
+            title += " (networks trained on synthetic faces)"
+        write_contact_sheet(workspace, folder, title, good.join(images, on="image_id"))
+    report = _report(workspace, partition, rows, sources, num_orphans)
+    report.counts.update(num_reused=result.num_reused, num_computed=result.num_computed)
+    _check_failures(config, partition, rows)
+    return report
+
+
+def _enhance_chunk(
+    workspace: Workspace,
+    partition: str,
+    enhancer: "Enhancer",
+    versions: dict[str, str],
+    settings: str,
+    chunk: pl.DataFrame,
+) -> pl.DataFrame:
+    rows, readable, pictures = [], [], []
+    for image in chunk.iter_rows(named=True):
+        try:
+            pictures.append(read_rgb(workspace.resolve(image["face_path"])))
+            readable.append(image)
+        except DataError as error:
+            rows.append(_failed(image["image_id"], settings, str(error)))
+    for image, result in zip(readable, enhancer(pictures), strict=True):
+        rows.append(_write(workspace, partition, image, result, versions, settings))
+    return to_frame(rows, ENHANCED)
+
+
+def _write(
+    workspace: Workspace,
+    partition: str,
+    image: dict[str, str],
+    result: "Enhanced",
+    versions: dict[str, str],
+    settings: str,
+) -> dict:
+    from agetf_pipeline.enhance.outputs import enhanced_folder, write_output
+
+    decision, before, after = result.decision, result.before, result.after
+    used = {
+        "ddcolor_version": versions["ddcolor"] if decision.colourise else None,
+        "esrgan_version": versions["esrgan"] if decision.super_resolve else None,
+    }
+    measured = {
+        name: round(float(value), 4)
+        for name, value in (
+            ("colourfulness_before", before.colourfulness),
+            ("colourfulness_after", after.colourfulness),
+            ("sharpness_before", before.sharpness),
+            ("sharpness_after", after.sharpness),
+        )
+    }
+    sidecar = {
+        "original": {
+            "path": image["path"],
+            "sha256": image["image_id"],
+            "face_path": image["face_path"],
+            "face_width_px": before.width_px,
+            "face_height_px": before.height_px,
+        },
+        "decision": {
+            "colourised": decision.colourise,
+            "super_resolved": decision.super_resolve,
+            "reason": result.reason,
+        },
+        "models": used,
+        "settings_version": settings,
+        "measures": {
+            **measured,
+            "blockiness_before": round(before.blockiness, 4),
+            "blockiness_after": round(after.blockiness, 4),
+        },
+    }
+    folder = enhanced_folder(workspace, partition)
+    picture, digest, described = write_output(folder, image["image_id"], result.rgb, sidecar)
+    return {
+        "image_id": image["image_id"],
+        "status": "ok",
+        "reason": None,
+        "enhanced_path": workspace.relative(picture),
+        "enhanced_sha256": digest,
+        "sidecar_path": workspace.relative(described),
+        "colourised": decision.colourise,
+        "super_resolved": decision.super_resolve,
+        "decision": result.reason,
+        **used,
+        "settings_version": settings,
+        "input_width_px": before.width_px,
+        "input_height_px": before.height_px,
+        "output_width_px": after.width_px,
+        "output_height_px": after.height_px,
+        **measured,
+    }
+
+
+def _failed(image_id: str, settings: str, reason: str) -> dict:
+    row: dict = dict.fromkeys(ENHANCED.schema.names)
+    row |= {"image_id": image_id, "status": "failed", "reason": reason}
+    return row | {"settings_version": settings}
+
+
+def _report(
+    workspace: Workspace,
+    partition: str,
+    rows: pl.DataFrame,
+    sources: dict[str, str],
+    num_orphans: int,
+) -> StageReport:
+    from agetf_pipeline.enhance.outputs import CONTACT_SHEET, enhanced_folder
+
+    good = rows.filter(pl.col("status") == "ok")
+    touched = pl.col("colourised") | pl.col("super_resolved")
+    counts = {
+        "num_images": rows.height,
+        "num_colourised": good.filter("colourised").height,
+        "num_super_resolved": good.filter("super_resolved").height,
+        "num_passed_through": good.filter(~touched).height,
+        "num_failed": rows.height - good.height,
+    }
+    messages = _explain_failures(rows)
+    if num_orphans:
+        messages.append(
+            f"outputs of {num_orphans} image(s) that the shard no longer has were removed"
+        )
+    messages += [
+        f"{name} was trained on {source}"
+        for name, source in sorted(sources.items())
+        if source != "published"
+    ]
+    outputs = {"enhanced": workspace.relative(table_path(workspace, ENHANCED, partition))}
+    if good.height:
+        folder = enhanced_folder(workspace, partition)
+        outputs["enhanced_images"] = workspace.relative(folder)
+        outputs["contact_sheet"] = workspace.relative(folder / CONTACT_SHEET)
+    means = {}
+    for name in ("colourfulness", "sharpness"):
+        for when in ("before", "after"):
+            mean = good.filter(touched)[f"{name}_{when}"].mean()
+            key = f"mean_{name}_{when}_of_changed"
+            means[key] = round(mean, 4) if isinstance(mean, float) else None
+    return StageReport(STAGE, counts=counts, figures=means, outputs=outputs, messages=messages)
+
+
+def _explain_failures(rows: pl.DataFrame) -> list[str]:
+    failed = rows.filter(pl.col("status") == "failed").sort("image_id")
+    messages = [
+        f"image {row['image_id'][:12]} was not enhanced: {row['reason']}"
+        for row in failed.head(_MAX_REASONS).iter_rows(named=True)
+    ]
+    if failed.height > _MAX_REASONS:
+        messages.append(f"{failed.height - _MAX_REASONS} more failed; see the table 'enhanced'")
+    return messages
+
+
+def _check_failures(config: PipelineConfig, partition: str, rows: pl.DataFrame) -> None:
+    num_failed = rows.filter(pl.col("status") == "failed").height
+    if num_failed > config.enhance.max_failed_fraction * rows.height:
+        reasons = "; ".join(_explain_failures(rows))
+        raise StageError(
+            f"Expected at most {config.enhance.max_failed_fraction:.0%} of the images of "
+            f"{partition} to fail; {num_failed} of {rows.height} did. {reasons}. Restore the "
+            "files, run ingest again, or raise enhance.max_failed_fraction."
+        )
