@@ -18,26 +18,42 @@ def weighted_mean(values_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
     return (values_N * weights_N).sum() / weights_N.sum().clamp(min=1e-6)
 
 
-def pixel_loss(image_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+def pixel_loss(
+    image_NCHW: Tensor, target_NCHW: Tensor, weights_N1HW: Tensor | None = None
+) -> Tensor:
     """Return the mean absolute difference, (N,), 0 to 2.
 
     For reconstruction at the source's own age, for cycles, and for pairs of one subject.
+
+    Args:
+        image_NCHW: Renderings.
+        target_NCHW: What they should be.
+        weights_N1HW: How much each pixel counts; None: all alike.
     """
-    return (image_NCHW - target_NCHW).abs().mean(dim=(1, 2, 3))
+    return _mean((image_NCHW - target_NCHW).abs(), weights_N1HW)
 
 
-def edge_loss(image_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+def edge_loss(
+    image_NCHW: Tensor, target_NCHW: Tensor, weights_N1HW: Tensor | None = None
+) -> Tensor:
     """Return the mean absolute difference of the first differences in x and y, (N,).
 
     It keeps wrinkles and hair from being averaged away, which weigh little in `pixel_loss`.
     """
     difference = image_NCHW - target_NCHW
-    dx = difference[..., :, 1:] - difference[..., :, :-1]
-    dy = difference[..., 1:, :] - difference[..., :-1, :]
-    return dx.abs().mean(dim=(1, 2, 3)) + dy.abs().mean(dim=(1, 2, 3))
+    dx = (difference[..., :, 1:] - difference[..., :, :-1]).abs()
+    dy = (difference[..., 1:, :] - difference[..., :-1, :]).abs()
+    if weights_N1HW is None:
+        return _mean(dx) + _mean(dy)
+    return _mean(dx, weights_N1HW[..., :, 1:]) + _mean(dy, weights_N1HW[..., 1:, :])
 
 
-def structure_loss(image_NCHW: Tensor, target_NCHW: Tensor, window_px: int = 5) -> Tensor:
+def structure_loss(
+    image_NCHW: Tensor,
+    target_NCHW: Tensor,
+    weights_N1HW: Tensor | None = None,
+    window_px: int = 5,
+) -> Tensor:
     """Return 1 - SSIM over square windows, (N,), 0 (equal) to 2.
 
     Source: Wang et al. 2004, with constants for a range of 2.
@@ -51,7 +67,35 @@ def structure_loss(image_NCHW: Tensor, target_NCHW: Tensor, window_px: int = 5) 
     ssim = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
         (mean_a**2 + mean_b**2 + c1) * (var_a.clamp(min=0) + var_b.clamp(min=0) + c2)
     )
-    return 1 - ssim.mean(dim=(1, 2, 3))
+    inner = None
+    if weights_N1HW is not None:
+        edge = window_px // 2
+        inner = weights_N1HW[..., edge : edge + ssim.shape[-2], edge : edge + ssim.shape[-1]]
+    return _mean(1 - ssim, inner)
+
+
+def head_weights(source_NCHW: Tensor, target_NCHW: Tensor, softness: float = 0.08) -> Tensor:
+    """Return how much each pixel of a pair of photographs can be compared, (N, 1, H, W), 0 to 1.
+
+    Two photographs of one person differ in place, light and clothes, which a rendering must take
+    from its source. The head of an aligned face lies in an ellipse, which always counts; what is
+    outside counts where the two borders are alike, as in a series before one camera.
+
+    Args:
+        source_NCHW: What is rendered.
+        target_NCHW: The same person at the target age.
+        softness: Mean border difference (images are -1 to 1) at which the outside counts by 1/e.
+    """
+    H, W = source_NCHW.shape[-2:]
+    ys = torch.linspace(-1, 1, H, device=source_NCHW.device)[:, None]
+    xs = torch.linspace(-1, 1, W, device=source_NCHW.device)[None]
+    radius_HW = ((xs / 0.72) ** 2 + ((ys + 0.06) / 0.9) ** 2).sqrt()
+    inside_HW = torch.sigmoid((1 - radius_HW) * 16)
+    outside_HW = (1 - inside_HW) / (1 - inside_HW).sum()
+    difference = (source_NCHW - target_NCHW).abs().mean(dim=1)
+    border_N = (difference * outside_HW).sum(dim=(1, 2))
+    alike_N = torch.exp(-border_N / softness)[:, None, None]
+    return (inside_HW + (1 - inside_HW) * alike_N)[:, None]
 
 
 def soft_age_target(ages_N: Tensor, sigmas_N: Tensor, num_bins: int) -> Tensor:
@@ -141,6 +185,15 @@ def curriculum_weight(variance_N: Tensor, progress: float) -> Tensor:
     """
     sigma0_years = 3.0 + 12.0 * min(max(progress, 0.0), 1.0)
     return 1.0 / (1.0 + variance_N / sigma0_years**2)
+
+
+def _mean(values_NCHW: Tensor, weights_N1HW: Tensor | None = None) -> Tensor:
+    """Mean over channels and (weighted) pixels, (N,)."""
+    values_NHW = values_NCHW.mean(dim=1)
+    if weights_N1HW is None:
+        return values_NHW.mean(dim=(1, 2))
+    weights_NHW = weights_N1HW[:, 0]
+    return (values_NHW * weights_NHW).sum(dim=(1, 2)) / weights_NHW.sum(dim=(1, 2))
 
 
 def _variation(x_NCHW: Tensor) -> Tensor:

@@ -26,9 +26,7 @@ class Critic(nn.Module):
         # Folding pixels into channels keeps fine texture at a quarter of the positions.
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, 2, 1))
         self.stages = nn.ModuleList(ResBlock(channels) for channels in widths)
-        self.downs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
         self.norm = nn.GroupNorm(1, widths[-1])
         self.head = nn.Linear(widths[-1] * 16, num_outputs)
 

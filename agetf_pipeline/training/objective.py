@@ -119,10 +119,12 @@ def _supervised(
         S = data.target.shape[-1]
         image = rendered.image[:, 1:].reshape(-1, 3, S, S)[paired]
         target = data.target[:, 1:].reshape(-1, 3, S, S)[paired]
+        source = data.source.repeat_interleave(A - 1, dim=0)[paired]
+        where = losses.head_weights(source, target)
         values = (
-            losses.pixel_loss(image, target)
-            + losses.edge_loss(image, target)
-            + 0.25 * losses.structure_loss(image, target)
+            losses.pixel_loss(image, target, where)
+            + losses.edge_loss(image, target, where)
+            + 0.25 * losses.structure_loss(image, target, where)
         )
         # Both labels must hold for a pair: the one that was given and the one that was asked for.
         both = (trust[:, 1:] * trust[:, :1].expand(-1, A - 1)).flatten()[paired]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from agetf_pipeline.core.files import atomic_path, write_text
+
+_LOGGER = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "train_metrics.csv"
@@ -66,18 +69,29 @@ class Board:
     """TensorBoard log of a run; resuming drops what was logged after the checkpoint."""
 
     def __init__(self, folder: Path, num_images: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+        self._writer = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            # A log for looking at is no reason to lose a training run.
+            _LOGGER.warning(
+                "expected the package tensorboard, found %s: no TensorBoard log is written, "
+                "the values are in %s. Install it from requirements.lock.", error, METRICS_FILE
+            )  # fmt: skip
+            return
         self._writer = SummaryWriter(
             str(folder / "tensorboard"), purge_step=num_images or None, flush_secs=10
         )
 
     def log(self, values: dict[str, float], num_images: int) -> None:
         """Add scalars at a number of images."""
+        if self._writer is None:
+            return
         for name, value in values.items():
             if name != "num_images":
                 self._writer.add_scalar(name, value, num_images)
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
