@@ -31,13 +31,25 @@ def figure(width_in: float, height_in: float) -> "Figure":
         The figure; ask it for axes with `subplots(rows, columns)`.
     """
     import matplotlib as mpl
+    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    class StyledFigure(Figure):
-        """Axes take their style when they are made: the reader's own matplotlib stays as it is."""
+    # Matplotlib looks its style up in global settings while it makes each part. It finds ours
+    # during these calls alone: the reader's own settings stay as they are.
+    class StyledAxes(Axes):
+        def set_title(self, *args: Any, **kwargs: Any) -> Any:
+            with mpl.rc_context(_style()):
+                return super().set_title(*args, **kwargs)
 
+        def legend(self, *args: Any, **kwargs: Any) -> Any:
+            with mpl.rc_context(_style()):
+                return super().legend(*args, **kwargs)
+
+    class StyledFigure(Figure):
         def add_subplot(self, *args: Any, **kwargs: Any) -> Any:
+            if not {"projection", "polar", "axes_class"} & kwargs.keys():
+                kwargs["axes_class"] = StyledAxes
             with mpl.rc_context(_style()):
                 return super().add_subplot(*args, **kwargs)
 

@@ -55,7 +55,7 @@ class Calibration(_Frozen):
     conformal_quantile: float | None = None
     num_images: int = 0
     num_identities: int = 0
-    trained_on: str = "labelled CAF subjects that trained no expert"
+    trained_on: str = "workspace corpus"
 
     @property
     def version(self) -> str:

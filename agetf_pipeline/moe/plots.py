@@ -26,11 +26,13 @@ def plot_ages(path: Path, labels: pl.DataFrame, subtitle: str) -> None:
     groups.bar(place - 0.2, before, 0.4, color=GREY, label=f"before (n={sum(before)})")
     groups.bar(place + 0.2, after, 0.4, color=BLUE, label=f"after (n={sum(after)})")
     groups.set_xticks(place, AGE_GROUPS, rotation=45, ha="right")
-    groups.set(xlabel="age group", ylabel="images", title=f"Age groups, {subtitle}")
+    groups.set(xlabel="age group", ylabel="images")
+    groups.set_title(f"Age groups, {subtitle}")
     groups.legend()
     known = labels["age_years"].drop_nulls().to_numpy()
     ages.hist(known, bins=np.arange(0, 105, 2.5), color=BLUE)
-    ages.set(xlabel="age of the mixture (years)", ylabel="images", title="Ages after")
+    ages.set(xlabel="age of the mixture (years)", ylabel="images")
+    ages.set_title("Ages after")
     save_figure(path, fig)
 
 

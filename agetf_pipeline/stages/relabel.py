@@ -48,6 +48,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     if given is not None:
         inputs["calibration"] = hash_file(given)
     settings = {
+        "synthetic": config.synthesize.enabled,
         "relabel": config.relabel.settings(),
         "split_seed": config.train_experts.split_seed,
         "split_fractions": config.train_experts.split_fractions,
@@ -79,7 +80,8 @@ def _relabel(
     calibration_path = workspace.models / "moe" / "calibration.json"
     reliability_path = workspace.stats / "moe_reliability.png"
     reliability_path.unlink(missing_ok=True)  # one of other data must not stay
-    corpus = "synthetic faces" if config.synthesize.enabled else "labelled CAF subjects"
+    synthetic = config.synthesize.enabled
+    corpus = "synthetic faces" if synthetic else "labelled CAF subjects"
     if given is not None:
         calibration = load_calibration(given)
         messages.append(f"the calibration was made elsewhere: {given}")
@@ -96,6 +98,9 @@ def _relabel(
             config.relabel.interval_level,
             config.relabel.min_calibration_images,
             config.relabel.seed,
+        )
+        calibration = calibration.model_copy(
+            update={"trained_on": "synthetic" if synthetic else "workspace corpus"}
         )
         if fitted is not None:
             figures |= _crossfitted_figures(data, fitted)
@@ -129,7 +134,7 @@ def _relabel(
     histogram = workspace.stats / "ffhq_aging_age_histogram.png"
     write_exports(export_records(ffhq, ffhq_images), experts, json_path, csv_path)
     write_text(report_csv, group_report(ffhq, experts).write_csv())
-    plot_ages(histogram, ffhq, "synthetic faces" if config.synthesize.enabled else "FFHQ-Aging")
+    plot_ages(histogram, ffhq, "synthetic faces" if synthetic else "FFHQ-Aging")
     outputs |= {
         "labels_json": workspace.relative(json_path),
         "labels_csv": workspace.relative(csv_path),
