@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the config models: `python -m agetf_pipeline.config.describe`."""
+"""Writes docs/configuration.md from the models: `python -m agetf_pipeline.config.describe`."""
 
 import types
 import typing

@@ -1,0 +1,18 @@
+"""`make bench`: every benchmark of this folder, one after the other."""
+
+import importlib
+import pkgutil
+
+import benchmarks
+
+
+def main() -> None:
+    """Run `main()` of each module."""
+    for module in sorted(info.name for info in pkgutil.iter_modules(benchmarks.__path__)):
+        if module != "__main__":
+            print(f"== {module}", flush=True)
+            importlib.import_module(f"benchmarks.{module}").main()
+
+
+if __name__ == "__main__":
+    main()
