@@ -45,15 +45,17 @@ def augment(x_NCHW: Tensor, how: Augmentation, generator: torch.Generator) -> Te
         return values.to(x_NCHW.device)
 
     def chosen(probability: float) -> Tensor:
-        return uniform(0, 1)[:, None, None, None] < probability
+        return uniform(0, 1) < probability
 
     x_NCHW = _move(x_NCHW, how, uniform)
-    x_NCHW = torch.where(chosen(how.p_low_res), _low_res(x_NCHW, generator), x_NCHW)
-    x_NCHW = torch.where(chosen(how.p_blur), _blur(x_NCHW), x_NCHW)
+    factor = 1 / 3 + float(torch.rand(1, generator=generator)) / 3
+    low_res_N, blurred_N = chosen(how.p_low_res), chosen(how.p_blur)
+    x_NCHW[low_res_N] = _low_res(x_NCHW[low_res_N], factor)
+    x_NCHW[blurred_N] = _blur(x_NCHW[blurred_N])
     grey_N1HW = sum(w * x_NCHW[:, i : i + 1] for i, w in enumerate(_GREY_WEIGHTS))
     assert isinstance(grey_N1HW, Tensor)
     saturation = uniform(1 - how.max_saturation, 1 + how.max_saturation)[:, None, None, None]
-    saturation = torch.where(chosen(how.p_grey), torch.zeros_like(saturation), saturation)
+    saturation = saturation.masked_fill(chosen(how.p_grey)[:, None, None, None], 0)
     x_NCHW = grey_N1HW + (x_NCHW - grey_N1HW) * saturation
     contrast = uniform(1 - how.max_contrast, 1 + how.max_contrast)[:, None, None, None]
     brightness = uniform(-255 * how.max_brightness, 255 * how.max_brightness)[:, None, None, None]
@@ -81,9 +83,10 @@ def _move(x_NCHW: Tensor, how: Augmentation, uniform) -> Tensor:  # noqa: ANN001
     return F.grid_sample(x_NCHW, grid, padding_mode="border", align_corners=False)
 
 
-def _low_res(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Shrink to between a third and two thirds and enlarge again; one factor for the batch."""
-    factor = 1 / 3 + float(torch.rand(1, generator=generator)) / 3
+def _low_res(x_NCHW: Tensor, factor: float) -> Tensor:
+    """Shrink by a factor below 1 and enlarge again."""
+    if not len(x_NCHW):
+        return x_NCHW
     size = (max(8, round(x_NCHW.shape[2] * factor)),) * 2
     small = F.interpolate(x_NCHW, size=size, mode="bilinear", antialias=True)
     return F.interpolate(small, size=x_NCHW.shape[2:], mode="bicubic").clamp(0, 255)
@@ -91,6 +94,6 @@ def _low_res(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 def _blur(x_NCHW: Tensor) -> Tensor:
     """Two box filters of 3 pixels: close to a Gaussian of 1.15 pixels."""
-    for _ in range(2):
+    for _ in range(2 if len(x_NCHW) else 0):
         x_NCHW = F.avg_pool2d(F.pad(x_NCHW, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return x_NCHW

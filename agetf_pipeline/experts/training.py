@@ -107,6 +107,7 @@ def fit_expert(
         StageError: There is no labelled face, or a loss is not finite.
     """
     module = build_module(name, expert, data.ages_years, seed).to(device)
+    module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings = FitSettings(
         num_steps=expert.num_steps, batch_size=expert.batch_size, lr=expert.lr, seed=seed
     )
@@ -141,6 +142,8 @@ def _loss_of(
     def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
         x_NCHW = faces_to_tensor(faces_NHWC[indices.numpy()], device, expert.input_px)
         x_NCHW = normalise(augment(x_NCHW, how, generator), PROFILES[PROFILE])
+        # Convolutions and pools are a quarter faster in this memory layout.
+        x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
         indices = indices.to(device)
         if name == "mivolo":
             return _mivolo_loss(module(x_NCHW), ages_N[indices], genders_N[indices])
