@@ -40,6 +40,7 @@ CODE_VERSION = "1"
 
 _CHUNK = 64
 _NUM_WORKERS = 2
+_SERIAL_CHUNKS = 4
 
 TRUTH_SCHEMA = pa.schema(
     [
@@ -189,7 +190,7 @@ def _draw(
     done: Callable[[int, dict[str, str]], None],
 ) -> None:
     """Write chunks of pictures, in two processes where it is worth starting them."""
-    if len(todo) <= 4:
+    if len(todo) <= _SERIAL_CHUNKS:
         for index in todo:
             done(index, write_chunk(root, chunks[index]))
         return

@@ -86,13 +86,14 @@ def draw_identity(seed: int) -> Identity:
     rng = np.random.default_rng([7_340_033, seed])
 
     def shape() -> float:
-        return float(np.clip(rng.normal(0, 0.5), -1.2, 1.2))
+        return min(max(float(rng.normal(0, 0.5)), -1.2), 1.2)
 
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
     def choice(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
-        return names[int(rng.choice(len(names), p=np.asarray(weights) / np.sum(weights)))]
+        limits = np.cumsum(weights)
+        return names[int(np.searchsorted(limits, rng.uniform(0, limits[-1]), side="right"))]
 
     gender = choice(("female", "male"), (0.5, 0.5))
     male = gender == "male"

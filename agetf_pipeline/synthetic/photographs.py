@@ -4,12 +4,12 @@ Light imports alone: worker processes start with this module.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from agetf_pipeline.core.files import write_bytes
 from agetf_pipeline.synthetic.degrade import encode_degraded, encode_png
 from agetf_pipeline.synthetic.faces import draw_face
 from agetf_pipeline.synthetic.identity import Identity
@@ -57,8 +57,19 @@ def write_photograph(root: Path, photograph: Photograph) -> dict[str, str]:
         rng = np.random.default_rng([109, photograph.seed])
         files[photograph.path], _ = encode_degraded(rgb, photograph.degradations, rng)
     for path, data in files.items():
-        write_bytes(root / path, data)
+        _place(root / path, data)
     return {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+
+
+def _place(path: Path, data: bytes) -> None:
+    """Write a file under its name at once, without waiting for the disk.
+
+    A power cut may leave it torn; the ledger's hashes tell, and it is drawn again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 def write_chunk(root: str, photographs: list[Photograph]) -> dict[str, str]:
