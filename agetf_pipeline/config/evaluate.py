@@ -23,7 +23,7 @@ class TrainEvaluatorsConfig(Section):
     num_identities: int = Field(
         default=500, ge=2, description="Drawn for training; synthetic workspaces only."
     )
-    num_ages_per_identity: int = Field(default=6, ge=2)
+    num_ages_per_identity: int = Field(default=6, ge=2, le=900)
     min_images: int = Field(
         default=64, ge=2, description="Fewer labelled images: no evaluator, and said so."
     )

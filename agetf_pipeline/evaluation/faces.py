@@ -20,18 +20,24 @@ def draw_faces(config: TrainEvaluatorsConfig) -> LabelledFaces:
         config: Number of people, ages of each, side of the images.
 
     Returns:
-        One face per person and age; ages are spread evenly over 0 to 100 for each person.
+        One face per person and age; ages are spread evenly over 0 to 100 for each person. Every
+        face is another photograph: light, pose, place and clothes say nothing about the person.
     """
-    from agetf_pipeline.synthetic.faces import draw_face, draw_identity
+    from agetf_pipeline.synthetic.faces import draw_face
+    from agetf_pipeline.synthetic.identity import draw_identity
+    from agetf_pipeline.synthetic.population import rephotograph
 
     rng = np.random.default_rng(config.seed)
     num_ages = config.num_ages_per_identity
     faces, ages, people = [], [], []
     for person in track(range(config.num_identities), "drawing faces for the evaluators"):
-        identity = draw_identity(FIRST_SEED + config.seed * 1_000_003 + person)
+        seed = FIRST_SEED + (config.seed * 1_000_003 + person) * 1_000
+        identity = draw_identity(seed)
         # One age in each of `num_ages` equal spans: every person is seen young and old.
-        for age in (np.arange(num_ages) + rng.random(num_ages)) * (100 / num_ages):
-            faces.append(draw_face(identity, float(age), config.input_px))
+        drawn_ages = (np.arange(num_ages) + rng.random(num_ages)) * (100 / num_ages)
+        for k, age in enumerate(drawn_ages):
+            photographed = rephotograph(identity, seed + 1 + k)
+            faces.append(draw_face(photographed, float(age), config.input_px))
             ages.append(age)
             people.append(person)
     return LabelledFaces(

@@ -72,7 +72,8 @@ def _draw(
     workspace: Workspace, row: dict, ages_years: Sequence[float], size_px: int
 ) -> np.ndarray | None:
     """Draw a person of the truth table at several ages, uint8 (A, S, S, 3); None if impossible."""
-    from agetf_pipeline.synthetic.faces import draw_face, draw_identity
+    from agetf_pipeline.synthetic.faces import draw_face
+    from agetf_pipeline.synthetic.identity import draw_identity
 
     match = re.fullmatch(r"synthetic-(\d+)", row["identity"])
     if match is None:

@@ -6,10 +6,10 @@ MLflow runs this file when the model is loaded (models from code): no pickle is 
 import io
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from agetf_pipeline.core.errors import DataError
 
@@ -86,4 +86,4 @@ def _encode(image: np.ndarray) -> bytes:
 
 _MAX_PIXELS = 40_000_000
 
-mlflow.models.set_model(AgeTransformerModel())
+set_model(AgeTransformerModel())
