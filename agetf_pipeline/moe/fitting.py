@@ -28,8 +28,10 @@ from agetf_pipeline.moe.calibration import (
 from agetf_pipeline.moe.mixture import INVERSE_VARIANCE_TAU, mix
 
 NUM_FOLDS = 5
+MIN_IDENTITIES = 3
+"""One held out, and two to hold out of each other."""
 MIN_EXPERT_IMAGES = 20
-"""An expert that answered fewer calibration images gets no weight."""
+"""An expert that answered fewer calibration images (and fewer than half) gets no weight."""
 
 _KNOT_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _MIN_KNOT_GAP_YEARS = 3.0
@@ -121,10 +123,10 @@ def fit_calibration(
         The calibration, and the cross-fitted readings (None where nothing was fitted).
     """
     num_images, num_identities = len(data.true_age_N), len(set(data.identity_N.tolist()))
-    if num_images < min_images or num_identities < 2:
+    if num_images < min_images or num_identities < MIN_IDENTITIES:
         return uncalibrated(
             f"{num_images} images of {num_identities} subjects with a known age are set apart for "
-            f"calibration; at least {min_images} of 2 subjects are needed",
+            f"calibration; at least {min_images} of {MIN_IDENTITIES} subjects are needed",
             interval_level,
         ), None
     fold_N = identity_folds(data.identity_N, seed)
@@ -333,11 +335,12 @@ def _fit_expert(
     ok_N = data.ok_NE[:, e]
     num_ok = int(ok_N.sum())
     basic = ExpertCalibration(model_version=data.model_versions[e], num_images=num_ok)
-    if num_ok < MIN_EXPERT_IMAGES:
+    needed = min(MIN_EXPERT_IMAGES, (len(ok_N) + 1) // 2)
+    if num_ok < max(2, needed):
         return basic.model_copy(
             update={
                 "usable": False,
-                "reason": f"answered {num_ok} calibration images; {MIN_EXPERT_IMAGES} are needed",
+                "reason": f"answered {num_ok} of {len(ok_N)} calibration images, not {needed}",
             }
         )
     age_N, truth_N = data.age_NE[:, e].astype(np.float64), data.true_age_N
@@ -348,9 +351,11 @@ def _fit_expert(
                 age_N[held], _with_knots(basic, age_N[seen], truth_N[seen])
             )
     known = ok_N & np.isfinite(corrected_NE[:, e])
-    offset, slope = fit_sigma(
-        data.sigma_NE[known, e].astype(np.float64), (corrected_NE[:, e] - truth_N)[known]
-    )
+    offset, slope = 0.0, 1.0
+    if known.any():
+        offset, slope = fit_sigma(
+            data.sigma_NE[known, e].astype(np.float64), (corrected_NE[:, e] - truth_N)[known]
+        )
     return _with_knots(basic, age_N[ok_N], truth_N[ok_N]).model_copy(
         update={"log_sigma_offset": round(offset, 9), "log_sigma_slope": round(slope, 9)}
     )

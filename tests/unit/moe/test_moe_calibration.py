@@ -121,6 +121,27 @@ def test_an_expert_that_hardly_answers_gets_no_weight():
     assert (np.nan_to_num(mixture.weight_NE)[:, 3] == 0).all()
 
 
+def test_a_handful_of_images_can_be_asked_for():
+    calibration, cross = fit_calibration(simulate(12, 0, missing=0.0, per_person=3), 2, 0.9, 10, 0)
+    assert calibration.calibrated
+    assert all(expert.usable for expert in calibration.experts.values())
+    assert cross is not None
+    assert np.isfinite(cross.age_N).all()
+
+
+@pytest.mark.parametrize("num_images", [3, 4, 7])
+@pytest.mark.parametrize("missing", [0.0, 0.6])
+def test_hardly_any_image_does_not_break_it(num_images, missing):
+    data = simulate(num_images, 0, missing=missing, per_person=1)
+    calibration, cross = fit_calibration(data, 2, 0.9, 2, 0)
+    assert calibration.calibrated
+    assert cross is not None
+    mixture, _, _, part = apply_calibration(
+        data.names, data.age_NE, data.sigma_NE, data.ok_NE, calibration, 2
+    )
+    assert (np.isfinite(mixture.age_N) == (part.sum(axis=1) >= 2)).all()
+
+
 def test_correction_is_monotone_and_removes_the_bias():
     rng = np.random.default_rng(0)
     truth = rng.uniform(0, 90, 400)
