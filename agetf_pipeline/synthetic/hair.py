@@ -65,7 +65,7 @@ class Hair:
         depth, length, over = _CUTS[who.hair_cut]
         grown = cues.hair_growth
         # A baby's hair is short whatever its cut will be.
-        depth *= (1 + 0.22 * who.hair_volume) * (0.04 + 0.96 * grown)
+        depth *= (1 + 0.22 * who.hair_volume) * (0.02 + 0.98 * grown**2)
         self.length = -0.05 + (length + 0.05) * (0.1 + 0.9 * grown**1.5)
         self.over = over * grown
         self.long = length > 0.4
@@ -114,7 +114,7 @@ class Hair:
         if who.hair_cut == "parted":
             swept = np.float32(0.05) * view.x * np.float32(np.sign(who.hair_part) or 1.0)
         self.opening = ellipse(
-            view.x,
+            np.float32(0.45) * view.x + np.float32(0.55) * view.fx,
             np.minimum(view.y + recede * step(-view.y, -0.05, 0.35) + swept - np.float32(middle), 0)
             if self.long
             else view.y + recede * step(-view.y, -0.05, 0.35) + swept - np.float32(middle),
@@ -169,13 +169,15 @@ class Hair:
         cover = edge(self.outer, 0.02 + 1.3 * self.view.px) * (
             1 - step(self.view.y - end, -0.03, 0.03)
         )
-        lay(rgb, self.colour * np.float32(0.55), cover * self.density)
+        strength = self.density * np.float32(self.cues.hair_growth**2)
+        lay(rgb, self.colour * np.float32(0.55), cover * strength)
 
     def shade_skin(self, rgb: np.ndarray) -> None:
         """Darken the skin along the hairline, in place."""
         near = step(self.opening, -0.10, 0.03) * (
             1 - step(self.view.y - np.float32(self.length), -0.1, 0.1)
         )
+        near *= edge(self.outer, 0.02 + 1.3 * self.view.px)
         rgb *= 1 - near * np.float32(0.30) * self.density
 
     def lay_before(self, rgb: np.ndarray) -> None:

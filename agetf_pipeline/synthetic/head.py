@@ -50,12 +50,17 @@ def head_distance(view: View, p: Proportions, who: Identity, cues: AgeCues) -> F
     # What is added only counts near its own rim: deeper inside it must not dent the relief.
     full = (0.45 + 0.25 * who.cheeks) * (1 - cues.fullness_loss) * (1 - 0.55 * cues.growth)
     cheek = ellipse(ax - np.float32(p.jaw_rx * 0.72), y - np.float32(0.27), 0.16 + 0.05 * full, 0.2)
-    d = smooth_union(d, np.maximum(cheek, np.float32(-0.02)) + np.float32(0.05 * (1 - full)), 0.10)
+    d = smooth_union(d, _rim(cheek) + np.float32(0.05 * (1 - full)), 0.10)
     jowl = ellipse(
         ax - np.float32(p.jaw_rx * 0.68), y - np.float32(p.jaw_y + p.jaw_ry * 0.66), 0.115, 0.12
     )
     hang = np.float32(0.070 * (1 - cues.jowls))
-    return smooth_union(d, np.maximum(jowl, np.float32(-0.02)) + hang, 0.06)
+    return smooth_union(d, _rim(jowl) + hang, 0.06)
+
+
+def _rim(distance: Field) -> Field:
+    """Return a distance that gets no deeper than 0.02 inside, without a crease."""
+    return -smooth_union(-distance, np.full_like(distance, 0.02), 0.035)
 
 
 def relief(
