@@ -107,7 +107,9 @@ class HaarDetector:
         upper = cv2.resize(upper, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
         for cascade in self._eyes:
             found = cascade.detectMultiScale(upper, 1.05, 4, minSize=(28, 28), maxSize=(70, 70))
-            centres = [((x + w / 2) / 200, (y + h / 2) / 200, w) for x, y, w, h in found]
+            centres = [
+                (float(x + w / 2) / 200, float(y + h / 2) / 200, float(w)) for x, y, w, h in found
+            ]
             pairs = [
                 (abs(first[1] - second[1]) + abs(first[0] + second[0] - 1), first, second)
                 for first in centres
@@ -249,7 +251,10 @@ def _boxes(cascade: Any, small: np.ndarray, scale: float) -> list[tuple[FoundFac
         small, 1.1, 4, minSize=(_MIN_FACE_PX, _MIN_FACE_PX), outputRejectLevels=True
     )
     return [
-        (FoundFace(x / scale, y / scale, w / scale), float(np.ravel(weight)[0]))
+        (
+            FoundFace(float(x) / scale, float(y) / scale, float(w) / scale),
+            float(np.ravel(weight)[0]),
+        )
         for (x, y, w, _), weight in zip(found, weights, strict=True)
     ]
 

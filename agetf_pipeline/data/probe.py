@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _MAX_GREY_DIFFERENCE = 8
+_GREY_PX = 24  # averages the noise of compression away, and leaves lips and eyes
 _SQUARE_ASPECT = 1.05
 
 _FORMATS: tuple[tuple[bytes, str], ...] = (
@@ -142,7 +143,7 @@ def is_grey(rgb: np.ndarray) -> bool:
     """Whether a picture, uint8 (H, W, 3), is grey but for the noise of compression."""
     from PIL import Image as PillowImage
 
-    small = PillowImage.fromarray(rgb).resize((64, 64), PillowImage.Resampling.BOX)
+    small = PillowImage.fromarray(rgb).resize((_GREY_PX, _GREY_PX), PillowImage.Resampling.BOX)
     values = np.asarray(small).astype(np.int16)
     return int((values.max(axis=2) - values.min(axis=2)).max()) <= _MAX_GREY_DIFFERENCE
 

@@ -350,8 +350,8 @@ def _explain_labels(rows: list[dict[str, Any]], corpus: _Corpus) -> list[str]:
     shared = sum(c for n, c in Counter(numbers).items() if c > 1 and n in corpus.labels)
     if shared:
         messages.append(
-            f"Images that share their number with another picture: {shared}. Which of them a row of "
-            f"{LABELS_NAME} means cannot be told: they go on without labels. Keep one a number."
+            f"Images that share their number with another picture: {shared}. Which of them a row "
+            f"of {LABELS_NAME} means cannot be told: they go on without labels. Keep one a number."
         )
     return messages
 
@@ -373,8 +373,8 @@ def _explain_images(images: pl.DataFrame, source: SourceConfig) -> list[str]:
     messages = [f"Images {text}: {counts[f]}." for f, text in sentences.items() if counts[f]]
     if source.aligned and counts["not_square"]:
         messages.append(
-            f"Images that are not square, and will be squeezed: {counts['not_square']}. If they are "
-            "whole photographs rather than faces, set aligned: false for this corpus."
+            f"Images that are not square, and will be squeezed: {counts['not_square']}. If they "
+            "are whole photographs rather than faces, set aligned: false for this corpus."
         )
     return messages
 

@@ -1,0 +1,134 @@
+"""Tables that grow chunk by chunk: what is computed, what is kept, and what a kill leaves."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.incremental import IncrementalResult, update_table
+from agetf_pipeline.data.schemas import TableSpec
+from agetf_pipeline.data.tables import read_table, table_path
+
+SPEC = TableSpec(
+    "squares",
+    pa.schema(
+        [
+            pa.field("image_id", pa.string(), nullable=False),
+            pa.field("version", pa.string(), nullable=False),
+            pa.field("square", pa.int64()),
+        ]
+    ),
+    ("image_id",),
+    "Squares.",
+)
+
+
+def wanted(numbers: range, version: str = "1") -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "image_id": [f"{n:03}" for n in numbers],
+            "version": [version] * len(numbers),
+            "number": list(numbers),
+        },
+        schema={"image_id": pl.String, "version": pl.String, "number": pl.Int64},
+    )
+
+
+def square(chunk: pl.DataFrame) -> pl.DataFrame:
+    return chunk.select("image_id", "version", square=pl.col("number") ** 2)
+
+
+def update(workspace: Workspace, rows: pl.DataFrame, compute=square) -> IncrementalResult:
+    return update_table(workspace, SPEC, "x", rows, compute, 4, "squares")
+
+
+def left_over(workspace: Workspace) -> list[str]:
+    folders = (workspace.state / "parts", workspace.tables)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.name for path in files if path != table_path(workspace, SPEC, "x"))
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace(tmp_path / "one")
+
+
+def test_only_missing_and_stale_rows_are_computed(workspace):
+    assert update(workspace, wanted(range(10))) == IncrementalResult(0, 10, 0)
+    assert update(workspace, wanted(range(10))) == IncrementalResult(10, 0, 0)
+    assert update(workspace, wanted(range(2, 14))) == IncrementalResult(8, 4, 2)
+    assert update(workspace, wanted(range(2, 14), "2")) == IncrementalResult(0, 12, 12)
+    assert read_table(workspace, SPEC)["square"].to_list() == [n**2 for n in range(2, 14)]
+    assert left_over(workspace) == []
+
+
+def test_an_empty_partition_is_a_table_too(workspace):
+    assert update(workspace, wanted(range(0))) == IncrementalResult(0, 0, 0)
+    assert read_table(workspace, SPEC, ["x"]).height == 0
+
+
+def test_an_exception_keeps_the_finished_chunks(workspace, tmp_path):
+    computed = []
+
+    def failing(chunk: pl.DataFrame) -> pl.DataFrame:
+        if len(computed) == 2:
+            raise RuntimeError("disk full")
+        computed.append(chunk)
+        return square(chunk)
+
+    with pytest.raises(RuntimeError):
+        update(workspace, wanted(range(20)), failing)
+    assert update(workspace, wanted(range(20))) == IncrementalResult(8, 12, 0)
+    undisturbed = Workspace(tmp_path / "two")
+    update(undisturbed, wanted(range(20)))
+    paths = [table_path(each, SPEC, "x") for each in (workspace, undisturbed)]
+    assert hash_file(paths[0]) == hash_file(paths[1])
+    assert left_over(workspace) == []
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import test_data_incremental as tests
+from pathlib import Path
+from agetf_pipeline.core.workspace import Workspace
+
+count = 0
+
+def dying(chunk):
+    global count
+    if count == {num_chunks}:
+        part = Path({root!r}) / "data" / ".state" / "parts" / "squares" / "x"
+        part.mkdir(parents=True, exist_ok=True)
+        (part / ".tmp-half.parquet").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    count += 1
+    return tests.square(chunk)
+
+tests.update(Workspace(Path({root!r})), tests.wanted(range(20)), dying)
+"""
+
+
+@pytest.mark.parametrize("num_chunks", [0, 1, 4])
+def test_a_killed_process_loses_at_most_a_chunk(workspace, tmp_path, num_chunks):
+    code = KILLED.format(
+        tests=str(Path(__file__).parent), root=str(workspace.root), num_chunks=num_chunks
+    )
+    repository = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    # A power cut leaves half-written files too: the killed process left one.
+    assert ".tmp-half.parquet" in left_over(workspace)
+    expected = IncrementalResult(4 * num_chunks, 20 - 4 * num_chunks, 0)
+    assert update(workspace, wanted(range(20))) == expected
+    undisturbed = Workspace(tmp_path / "two")
+    update(undisturbed, wanted(range(20)))
+    paths = [table_path(each, SPEC, "x") for each in (workspace, undisturbed)]
+    assert hash_file(paths[0]) == hash_file(paths[1])
+    assert left_over(workspace) == []
