@@ -58,7 +58,9 @@ class AgeRange:
     average_years: float = 40.0
 
 
-def build_volo(size: Literal["tiny", "full"], input_px: int, num_outputs: int = NUM_OUTPUTS) -> VOLO:
+def build_volo(
+    size: Literal["tiny", "full"], input_px: int, num_outputs: int = NUM_OUTPUTS
+) -> VOLO:
     """Return the trunk with its age and gender outputs, randomly initialised.
 
     Raises:

@@ -52,9 +52,7 @@ def failed_row(image_id: str, expert: str, model_version: str, reason: str) -> d
     return row | {"status": "failed", "reason": reason}
 
 
-def _read_batch(
-    expert: AgeExpert, faces_NHWC: np.ndarray, image_ids: Sequence[str]
-) -> list[dict]:
+def _read_batch(expert: AgeExpert, faces_NHWC: np.ndarray, image_ids: Sequence[str]) -> list[dict]:
     try:
         readings = expert.read(faces_NHWC)
         _check_shapes(readings, len(image_ids))

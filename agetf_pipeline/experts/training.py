@@ -134,7 +134,7 @@ def _loss_of(
     """Return the loss of a batch: gather, degrade, normalise, predict, compare."""
     # Bytes stay on the CPU: a large corpus does not fit beside the network.
     faces_NHWC = data.faces_NHWC
-    ages_N = torch.from_numpy(np.asarray(data.ages_years, np.float32)).to(device)
+    ages_N = torch.from_numpy(np.array(data.ages_years, np.float32)).to(device)
     codes = [GENDERS.index(g) if g in GENDERS else _NO_GENDER for g in data.genders]
     genders_N = torch.tensor(codes, dtype=torch.int64, device=device)
     how = AUGMENTATIONS[name]

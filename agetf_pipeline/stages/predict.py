@@ -98,9 +98,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     for expert in experts:
         mean = rows.filter(pl.col("expert") == expert.name)["age_years"].mean()
         figures[f"mean_age_years_{expert.name}"] = mean if isinstance(mean, float) else None
-    return StageReport(
-        STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages
-    )
+    return StageReport(STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages)
 
 
 def _read_chunk(

@@ -116,9 +116,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
             "The experts are trained and measured on synthetic faces: their figures say nothing "
             "about photographs."
         )
-    return StageReport(
-        STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages
-    )
+    return StageReport(STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages)
 
 
 def _trained_here(config: PipelineConfig) -> list[ExpertName]:

@@ -20,9 +20,7 @@ def test_tiny_is_the_same_class_and_small():
 
 def test_expert_gives_distributions():
     torch.manual_seed(0)
-    expert = ClassifierExpert(
-        "resnet50", build_resnet50("tiny"), 64, "imagenet", "v", "synthetic"
-    )
+    expert = ClassifierExpert("resnet50", build_resnet50("tiny"), 64, "imagenet", "v", "synthetic")
     faces = np.random.default_rng(0).integers(0, 256, (3, 80, 80, 3), np.uint8)
     readings = expert.read(faces)
     assert readings.distribution is not None

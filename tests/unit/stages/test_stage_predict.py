@@ -1,0 +1,191 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.errors import DataError, StageError
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.schemas import IMAGES, PREDICTIONS
+from agetf_pipeline.data.tables import read_table, table_path, to_frame, write_table
+from agetf_pipeline.experts.base import Readings
+from agetf_pipeline.stages import predict
+from PIL import Image
+
+PARTITION = "ffhq_aging"
+
+
+class FakeExpert:
+    """Age = mean brightness / 2.55; records what it was shown."""
+
+    trained_on = "synthetic"
+
+    def __init__(self, name: str, broken: bool = False, version: str = "1") -> None:
+        self.name = name
+        self.version = f"{name}-{version}"
+        self.broken = broken
+        self.num_seen = 0
+
+    def read(self, faces_NHWC: np.ndarray) -> Readings:
+        if self.broken:
+            raise RuntimeError("broken on purpose")
+        self.num_seen += len(faces_NHWC)
+        age = (faces_NHWC.mean(axis=(1, 2, 3)) / 2.55).astype(np.float32)
+        return Readings(age, np.full_like(age, 2.0), None, None, (None,) * len(age))
+
+
+def _config(**section) -> PipelineConfig:
+    experts = {name: {"size": "tiny", "input_px": 32} for name in ("mivolo", "vgg16")}
+    return PipelineConfig.model_validate(
+        {
+            "runtime": {"device": "cpu", "num_threads": 1},
+            "train_experts": {"experts": experts},
+            "predict": {"chunk_size": 3, "batch_size": 2, **section},
+        }
+    )
+
+
+def _fill(workspace: Workspace, num: int = 8) -> pl.DataFrame:
+    rows = []
+    for index in range(num):
+        path = workspace.raw_ffhq / f"{index:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), 10 * index, np.uint8)).save(path)
+        rows.append(
+            dict.fromkeys(IMAGES.schema.names) | {
+                "image_id": f"{index:064x}", "partition": PARTITION,
+                "path": workspace.relative(path), "face_path": workspace.relative(path),
+                "raw_name": path.name, "format": "PNG", "mode": "RGB", "stored_width_px": 32,
+                "stored_height_px": 32, "width_px": 32, "height_px": 32, "num_bytes": 1,
+                "is_grey": True, "flags": [],
+            }
+        )  # fmt: skip
+    frame = to_frame(rows, IMAGES)
+    write_table(workspace, IMAGES, PARTITION, frame)
+    return frame
+
+
+@pytest.fixture
+def experts(monkeypatch: pytest.MonkeyPatch) -> list[FakeExpert]:
+    fakes = [FakeExpert("mivolo"), FakeExpert("vgg16")]
+    by_name = {fake.name: fake for fake in fakes}
+    monkeypatch.setattr(predict, "load_experts", lambda config, workspace: fakes)
+    monkeypatch.setattr(
+        predict, "weights_hash", lambda config, workspace, name: by_name[name].version
+    )
+    return fakes
+
+
+def test_every_image_gets_a_row_per_expert(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    report = predict.run(_config(), workspace, PARTITION)
+    rows = read_table(workspace, PREDICTIONS, [PARTITION])
+    assert rows.height == 16
+    ages = rows.filter(expert="vgg16").sort("image_id")["age_years"]
+    assert np.allclose(ages, [i * 10 / 2.55 for i in range(8)], atol=0.01)
+    assert report.counts["num_computed"] == 16
+    assert report.messages == []
+    assert predict.run(_config(), workspace, PARTITION).status == "skipped"
+
+
+def test_only_what_is_missing_or_stale_is_read(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    _fill(workspace, 6)
+    predict.run(_config(), workspace, PARTITION)
+    _fill(workspace, 8)
+    report = predict.run(_config(), workspace, PARTITION)
+    assert report.counts["num_computed"] == 4
+    assert [fake.num_seen for fake in experts] == [8, 8]
+    experts[1].version = "vgg16-2"
+    report = predict.run(_config(), workspace, PARTITION)
+    assert report.counts["num_computed"] == 8
+    assert [fake.num_seen for fake in experts] == [8, 16]
+
+
+def test_chunks_and_batches_change_no_byte(tmp_path: Path, experts: list[FakeExpert]):
+    hashes = set()
+    for number, (chunk_size, batch_size) in enumerate([(1, 1), (3, 2), (100, 5)]):
+        workspace = Workspace(tmp_path / str(number))
+        _fill(workspace)
+        config = _config(chunk_size=chunk_size, batch_size=batch_size)
+        predict.run(config, workspace, PARTITION)
+        hashes.add(hash_file(table_path(workspace, PREDICTIONS, PARTITION)))
+    assert len(hashes) == 1
+
+
+def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    read = FakeExpert.read
+
+    def dies(self: FakeExpert, faces_NHWC: np.ndarray) -> Readings:
+        if self.num_seen >= 6:
+            raise KeyboardInterrupt
+        return read(self, faces_NHWC)
+
+    experts[0].read = dies.__get__(experts[0])  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        predict.run(_config(), workspace, PARTITION)
+    experts[0].read = read.__get__(experts[0])  # type: ignore[method-assign]
+    report = predict.run(_config(), workspace, PARTITION)
+    assert report.counts["num_reused"] == 12
+    assert report.counts["num_computed"] == 4
+
+
+def test_a_broken_expert_does_not_stop_the_others(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    experts[0].broken = True
+    report = predict.run(_config(), workspace, PARTITION)
+    rows = read_table(workspace, PREDICTIONS, [PARTITION])
+    assert rows.filter(status="ok")["expert"].unique().to_list() == ["vgg16"]
+    assert report.counts["num_failed"] == 8
+    assert any("broken on purpose" in message for message in report.messages)
+
+
+def test_failed_readings_are_tried_again(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    experts[0].broken = True
+    predict.run(_config(), workspace, PARTITION)
+    experts[0].broken = False
+    _fill(workspace, 9)
+    report = predict.run(_config(), workspace, PARTITION)
+    assert report.counts["num_failed"] == 0
+    assert report.counts["num_computed"] == 8 + 2
+
+
+def test_an_unreadable_file_gives_failed_rows(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    frame = _fill(workspace)
+    workspace.resolve(frame["face_path"][2]).write_bytes(b"not an image")
+    report = predict.run(_config(), workspace, PARTITION)
+    failed = read_table(workspace, PREDICTIONS, [PARTITION]).filter(status="failed")
+    assert failed["image_id"].unique().to_list() == [frame["image_id"][2]]
+    assert failed.height == 2
+    assert "readable image" in failed["reason"][0]
+    assert report.counts["num_images_without_reading"] == 1
+
+
+def test_too_many_failures_stop_the_stage(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    for fake in experts:
+        fake.broken = True
+    with pytest.raises(StageError, match="max_failed_fraction"):
+        predict.run(_config(), workspace, PARTITION)
+
+
+def test_an_unknown_partition_is_explained(tmp_path: Path, experts: list[FakeExpert]):
+    with pytest.raises(DataError, match="Run the stage"):
+        predict.run(_config(), Workspace(tmp_path), "caf/nothing")
+
+
+def test_an_empty_partition_gives_an_empty_table(tmp_path: Path, experts: list[FakeExpert]):
+    workspace = Workspace(tmp_path)
+    _fill(workspace, 0)
+    report = predict.run(_config(), workspace, PARTITION)
+    assert report.counts["num_images"] == 0
+    assert read_table(workspace, PREDICTIONS, [PARTITION]).height == 0
