@@ -32,7 +32,14 @@ def resolve_device(name: str) -> "torch.device":
 
 
 def set_num_threads(num_threads: int | None) -> None:
-    """Cap the threads of torch's operators; None takes the cores this process may use."""
+    """Cap the threads of torch's operators.
+
+    Args:
+        num_threads: Threads; None takes OMP_NUM_THREADS where it is set, else the cores that this
+            process may use.
+    """
     import torch
 
-    torch.set_num_threads(num_threads or len(os.sched_getaffinity(0)))
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    default = int(configured) if configured.isdigit() else len(os.sched_getaffinity(0))
+    torch.set_num_threads(max(1, num_threads or default))
