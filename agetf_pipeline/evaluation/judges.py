@@ -59,7 +59,7 @@ def embed(judge: Judge, images_NHWC: np.ndarray) -> np.ndarray:
 
 def to_input(images_NHWC: np.ndarray, size_px: int, device: torch.device) -> torch.Tensor:
     """Return uint8 images (N, H, W, 3) as floats in [-1, 1] (N, 3, size_px, size_px)."""
-    x = torch.from_numpy(np.ascontiguousarray(images_NHWC)).to(device).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(np.array(images_NHWC)).to(device).permute(0, 3, 1, 2).float()
     if x.shape[-2:] != (size_px, size_px):
         x = torch.nn.functional.interpolate(
             x, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False

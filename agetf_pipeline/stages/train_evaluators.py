@@ -44,8 +44,12 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     def work() -> StageReport:
         return _make(config, workspace, given)
 
+    # Where given weights lie does not matter, only what they are: their hashes are inputs.
+    fingerprinted = settings.model_dump(
+        mode="json", exclude={"age_estimator_weights", "identity_embedder_weights"}
+    )
     return run_once(
-        workspace, STAGE, {**settings.settings(), "synthetic": config.synthesize.enabled},
+        workspace, STAGE, {**fingerprinted, "synthetic": config.synthesize.enabled},
         CODE_VERSION, inputs, work,
     )  # fmt: skip
 
@@ -106,9 +110,10 @@ def _train(
     }
     figures: dict[str, float | None] = {}
     for name in wanted:
-        identity = fingerprint(
-            settings.settings(), CODE_VERSION, {"faces": data.version, "name": name}
+        architecture = settings.model_dump(
+            mode="json", exclude={"age_estimator_weights", "identity_embedder_weights"}
         )
+        identity = fingerprint(architecture, CODE_VERSION, {"faces": data.version, "name": name})
         checkpoint = workspace.state / "fit" / f"evaluation_{name}.pt"
         path = evaluator_path(workspace, name)
         losses = trainers[name](data, settings, path, checkpoint, identity, device)

@@ -30,7 +30,7 @@ def test_ssim_equals_scikit_image():
         clean, noisy, channel_axis=2, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, data_range=255,
     )  # fmt: skip
-    assert ssim(noisy[None], clean[None])[0] == pytest.approx(expected, abs=5e-3)
+    assert ssim(noisy[None], clean[None])[0] == pytest.approx(expected, abs=1e-6)
     assert ssim(clean[None], clean[None])[0] == pytest.approx(1.0)
 
 
