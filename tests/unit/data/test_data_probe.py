@@ -18,7 +18,6 @@ from agetf_pipeline.data.images import read_rgb, resize_rgb
 from agetf_pipeline.data.probe import Facts, Limits, Rejection, has_extension_of, is_grey, probe
 from agetf_pipeline.data.quarantine import REASONS
 
-
 MAGICS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x10\0\0\0WEBP", b"BM"]
 
 
