@@ -56,7 +56,7 @@ def real_pairs(
 
 def gap_name(gap: tuple[float, float]) -> str:
     """Return the name of an age gap, such as `10-20`."""
-    return f"{gap[0]:g}-{gap[1]:g}"
+    return f"{gap[0]:g}-{min(gap[1], 100):g}"
 
 
 def measure_identity(

@@ -161,9 +161,11 @@ def add_renderings(
             rendered.similarity, anchors_years, held_out.ages_years, people, pairs,
             config.false_accept_rate, sampling,
         )  # fmt: skip
-        path = findings.draw("identity", "identity.png", "Verification at equal gaps of age.")
         gaps = [identity.gap_name(gap) for gap in identity.GAPS_YEARS]
-        plots.plot_identity(path, findings.measures, gaps)
+        # Without a threshold there are no rates, and no picture of them.
+        if findings.measures["renderings/verification_rate"].value is not None:
+            path = findings.draw("identity", "identity.png", "Verification at equal gaps of age.")
+            plots.plot_identity(path, findings.measures, gaps)
     if truth is not None:
         findings.measures |= compare_with_truth(
             workspace, renderer, held_out, truth, anchors_years, config.num_faces, sampling

@@ -60,6 +60,7 @@ def plot_label_errors(path: Path, measures: Mapping[str, Measure], joined: pl.Da
                 )
         right.bar(0, 0, color=colour, label=_label(name))
     right.set_xticks(range(len(AGE_GROUPS)), AGE_GROUPS, rotation=45)
+    right.set_xlim(-0.6, len(AGE_GROUPS) - 0.4)
     right.set(title="by true age group", ylabel="MAE (years)")
     right.legend()
     save_figure(path, fig)
@@ -102,6 +103,7 @@ def plot_enhancement(path: Path, measures: Mapping[str, Measure]) -> None:
             axes.bar(0, 0, color=colour, label=name)
         labels = [kind.removeprefix("/").replace("_", " ") or "all" for kind in kinds]
         axes.set_xticks(range(len(kinds)), labels)
+        axes.set_xlim(-0.6, len(kinds) - 0.4)
         axes.set_title(f"{title} against the clean original")
         axes.legend(loc="lower right")
     save_figure(path, fig)
@@ -122,6 +124,7 @@ def plot_identity(path: Path, measures: Mapping[str, Measure], gaps: Sequence[st
                 )
         axes.bar(0, 0, color=colour, label=label)
     axes.set_xticks(range(len(gaps)), gaps)
+    axes.set_xlim(-0.6, len(gaps) - 0.4)
     axes.set(title="Verified as the same person", xlabel="gap of age (years)", ylabel="rate",
              ylim=(0, 1.05))  # fmt: skip
     axes.legend()

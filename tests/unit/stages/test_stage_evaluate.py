@@ -177,7 +177,8 @@ def test_metrics_carry_sizes_intervals_and_the_word_synthetic(workspace):
 def test_report_stands_alone(workspace):
     folder = workspace.experiments / "tiny"
     html = (folder / "report.html").read_text()
-    assert html.count("data:image/png;base64,") == 6
+    # Too few pairs of people for a threshold: no picture of verification rates.
+    assert html.count("data:image/png;base64,") == 5
     for outside in ("<script", "http://", "https://", "<link"):
         assert outside not in html
     assert "synthetic" in html
