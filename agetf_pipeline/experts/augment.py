@@ -65,8 +65,11 @@ def augment(x_NCHW: Tensor, how: Augmentation, generator: torch.Generator) -> Te
     return x_NCHW.clamp(0, 255)
 
 
-def _move(x_NCHW: Tensor, how: Augmentation, uniform) -> Tensor:  # noqa: ANN001
-    """Mirror, shift, zoom and turn in one resampling; what comes in from outside repeats the rim."""
+def _move(x_NCHW: Tensor, how: Augmentation, uniform) -> Tensor:
+    """Mirror, shift, zoom and turn in one resampling; what comes in from outside repeats the rim.
+
+    `uniform(low, high)` draws a number per image.
+    """
     turn = uniform(-how.max_turn_rad, how.max_turn_rad)
     zoom = uniform(1 - how.max_zoom, 1 + how.max_zoom)
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)

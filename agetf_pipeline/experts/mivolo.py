@@ -45,7 +45,7 @@ class Layout:
 LAYOUTS: dict[str, Layout] = {
     # VOLO-d1.
     "full": Layout((4, 4, 8, 2), (192, 384, 384, 384), (6, 12, 12, 12), 64),
-    "tiny": Layout((1, 1, 1, 1), (48, 96, 96, 96), (3, 6, 6, 6), 16),
+    "tiny": Layout((1, 1, 1, 1), (48, 96, 96, 96), (3, 6, 6, 6), 12),
 }
 
 
@@ -72,7 +72,7 @@ def build_volo(
             f"{input_px}. Change train_experts.experts.mivolo.input_px."
         )
     layout = LAYOUTS[size]
-    return VOLO(
+    volo = VOLO(
         layers=list(layout.layers),
         img_size=input_px,
         num_classes=num_outputs,
@@ -80,6 +80,16 @@ def build_volo(
         num_heads=list(layout.heads),
         stem_hidden_dim=layout.stem_dim,
     )
+    if size == "tiny":
+        # The usual start of 0.02 is made for hundreds of features; of tens, signals would vanish.
+        for layer in (*volo.network.modules(), *_blocks_behind(volo)):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+    return volo
+
+
+def _blocks_behind(volo: VOLO) -> list[nn.Module]:
+    return [] if volo.post_network is None else list(volo.post_network.modules())
 
 
 class MiVOLO(nn.Module):
@@ -166,10 +176,9 @@ class MiVOLOExpert:
         zoomed_NCHW = nn.functional.interpolate(
             inner_NCHW, size=x_NCHW.shape[2:], mode="bilinear", antialias=True
         )
-        ages = [age_N]
-        for view_NCHW in (x_NCHW.flip(3), zoomed_NCHW, zoomed_NCHW.flip(3)):
-            ages.append(self.module(normalise(view_NCHW, PROFILES[PROFILE]))[0])
-        ages_VN = torch.stack(ages)
+        views = (x_NCHW.flip(3), zoomed_NCHW, zoomed_NCHW.flip(3))
+        ages = [self.module(normalise(view_NCHW, PROFILES[PROFILE]))[0] for view_NCHW in views]
+        ages_VN = torch.stack([age_N, *ages])
         return ages_VN.mean(0), ages_VN.std(0).clamp(min=MIN_SIGMA_YEARS)
 
 

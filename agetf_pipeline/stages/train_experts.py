@@ -51,7 +51,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
             f"{sorted(_SEED_OFFSETS)}, as configs/base.yaml does."
         )
     trained = _trained_here(config)
-    given = [name for name in sorted(section.experts) if name not in trained]
+    given: list[ExpertName] = [name for name in section.experts if name not in trained]
     partitions = [name for name in list_partitions(workspace, IMAGES) if is_caf(name)]
     inputs = table_hashes(workspace, IMAGES, partitions)
     inputs |= {f"weights/{name}": weights_hash(config, workspace, name) for name in given}

@@ -2,12 +2,13 @@
 
 import numpy as np
 import torch
+from timm.models.volo import volo_d1_224
+from torchvision.models import resnet50
+from torchvision.transforms._presets import ImageClassification
+
 from agetf_pipeline.experts.classifier import ClassifierExpert
 from agetf_pipeline.experts.mivolo import AgeRange, MiVOLO, MiVOLOExpert
 from agetf_pipeline.experts.resnet50 import build_resnet50
-from timm.models.volo import volo_d1_224
-from torchvision.models import resnet50
-from torchvision.models._presets import ImageClassification
 
 
 def _faces() -> np.ndarray:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from agetf_pipeline.experts.heads import (
     SigmaHead,
     expectation,

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, WeightsError
 from agetf_pipeline.core.weights import save_weights
@@ -52,7 +53,7 @@ def test_only_the_configured_experts_are_loaded(tmp_path: Path):
 def test_absent_weights_say_what_to_do(name: str, tmp_path: Path):
     with pytest.raises(WeightsError, match="agetf train_experts"):
         load_experts(_config(**{name: {}}), Workspace(tmp_path))
-    with pytest.raises(WeightsError, match="correct train_experts.experts"):
+    with pytest.raises(WeightsError, match=r"correct train_experts\.experts"):
         load_experts(_config(**{name: {"weights": "gone.safetensors"}}), Workspace(tmp_path))
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.weights import load_weights, save_weights
 from agetf_pipeline.experts.mivolo import (

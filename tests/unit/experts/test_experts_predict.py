@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from agetf_pipeline.data.schemas import PREDICTIONS
 from agetf_pipeline.data.tables import conform
 from agetf_pipeline.experts.base import Readings, readings_from_distribution

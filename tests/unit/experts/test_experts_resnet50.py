@@ -1,8 +1,9 @@
 import numpy as np
 import torch
+from torchvision.models import resnet50
+
 from agetf_pipeline.experts.classifier import ClassifierExpert
 from agetf_pipeline.experts.resnet50 import build_resnet50
-from torchvision.models import resnet50
 
 
 def test_full_size_is_torchvisions():

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.errors import ConfigError, DataError, StageError
 from agetf_pipeline.core.weights import read_card, read_state

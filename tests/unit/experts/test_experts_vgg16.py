@@ -1,9 +1,10 @@
 import numpy as np
 import torch
-from agetf_pipeline.experts.classifier import ClassifierExpert
-from agetf_pipeline.experts.vgg16 import build_vgg16
 from torch import nn
 from torchvision.models import vgg16
+
+from agetf_pipeline.experts.classifier import ClassifierExpert
+from agetf_pipeline.experts.vgg16 import build_vgg16
 
 
 def test_full_size_is_torchvisions():

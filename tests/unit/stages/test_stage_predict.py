@@ -3,6 +3,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
+
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.hashing import hash_file
@@ -11,7 +13,6 @@ from agetf_pipeline.data.schemas import IMAGES, PREDICTIONS
 from agetf_pipeline.data.tables import read_table, table_path, to_frame, write_table
 from agetf_pipeline.experts.base import Readings
 from agetf_pipeline.stages import predict
-from PIL import Image
 
 PARTITION = "ffhq_aging"
 

@@ -3,6 +3,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
+
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, StageError, WeightsError
 from agetf_pipeline.core.hashing import hash_file
@@ -12,7 +14,6 @@ from agetf_pipeline.data.schemas import IMAGES
 from agetf_pipeline.data.splits import split_of
 from agetf_pipeline.data.tables import to_frame, write_table
 from agetf_pipeline.stages import train_experts
-from PIL import Image
 
 
 def _config(experts: dict | None = None, **section) -> PipelineConfig:
@@ -128,7 +129,7 @@ def test_no_expert_and_no_weights_are_explained(tmp_path: Path):
     with pytest.raises(ConfigError, match="found none"):
         train_experts.run(_config({}), Workspace(tmp_path))
     given = _config({"vgg16": {"weights": "gone.safetensors"}})
-    with pytest.raises(WeightsError, match="gone.safetensors"):
+    with pytest.raises(WeightsError, match="gone"):
         train_experts.run(given, Workspace(tmp_path))
     with pytest.raises(WeightsError, match="vgg16"):
         train_experts.run(_config({"vgg16": {}}, enabled=False), Workspace(tmp_path))
