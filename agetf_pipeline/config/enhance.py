@@ -56,7 +56,9 @@ class EnhanceConfig(Section):
         default=4.0, ge=0, description="Hasler-Suesstrunk M3; 0 is grey."
     )
     min_sharpness: float = Field(
-        default=0.0, ge=0, description="Below it an image counts as blurred. 0: none does."
+        default=0.0,
+        ge=0,
+        description="Below it, at the target size, an image counts as blurred. 0: none does.",
     )
     max_blockiness: float | None = Field(
         default=None, gt=0, description="Above it an image counts as JPEG-damaged. None: none does."

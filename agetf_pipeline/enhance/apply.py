@@ -51,7 +51,7 @@ class Enhancer:
 
     def __call__(self, images: list[np.ndarray]) -> list[Enhanced]:
         """Enhance pictures, uint8 (H, W, 3) of any sizes, each by its own decision."""
-        before = [measure(image) for image in images]
+        before = [measure(image, self.config.target_px) for image in images]
         decisions = [decide(measures, self.config) for measures in before]
         pictures = list(images)
         to_colour = [i for i, decision in enumerate(decisions) if decision.colourise]
@@ -76,7 +76,7 @@ class Enhancer:
         if decision.super_resolve and width > picture.shape[1]:
             reason += f"; then enlarged by Lanczos from {picture.shape[1]} px to {width} px"
         result = bring_to_size(picture, width, height)
-        return Enhanced(result, decision, before, measure(result), reason)
+        return Enhanced(result, decision, before, measure(result, self.config.target_px), reason)
 
 
 def bring_to_size(rgb_HW3: np.ndarray, width_px: int, height_px: int) -> np.ndarray:

@@ -28,10 +28,21 @@ class Measures:
     blockiness: float
 
 
-def measure(rgb_HW3: np.ndarray) -> Measures:
-    """Measure a picture, uint8 (H, W, 3)."""
+def measure(rgb_HW3: np.ndarray, target_px: int) -> Measures:
+    """Measure a picture.
+
+    Args:
+        rgb_HW3: uint8.
+        target_px: Sharpness is that of the picture reduced to this shorter side, where it is
+            larger: what matters is whether it is sharp at the size that it will be used at.
+    """
     height, width = rgb_HW3.shape[:2]
-    return Measures(width, height, colourfulness(rgb_HW3), sharpness(rgb_HW3), blockiness(rgb_HW3))
+    factor = target_px / min(height, width)
+    seen = rgb_HW3
+    if factor < 1:
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        seen = cv2.resize(rgb_HW3, size, interpolation=cv2.INTER_AREA)
+    return Measures(width, height, colourfulness(rgb_HW3), sharpness(seen), blockiness(rgb_HW3))
 
 
 def colourfulness(rgb_HW3: np.ndarray) -> float:

@@ -106,17 +106,41 @@ def pixel_loss(answer_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
     return loss
 
 
-def start_near_identity(network: nn.Module) -> None:
-    """Let an untrained SRVGG start as nearest-neighbour enlargement: its residual small.
+def start_as_enlargement(network: nn.Module, scale: int) -> None:
+    """Let an untrained SRVGG start as a plain good enlargement, to be improved upon.
 
-    RRDBNet has no path around its trunk and is left as it is.
+    Its own path around the trunk is nearest-neighbour. Three features are made to carry the picture
+    through the trunk (pixels are positive, so the activations let them pass), and the last layer
+    adds the slope across each pixel: sub-pixel mean = pixel + offset * (next - previous) / 2, which
+    is exact to second order where pixels are means of what they cover. RRDBNet has no such path
+    and is left as it is.
     """
     body = getattr(network, "body", None)
-    if hasattr(network, "upsampler") and isinstance(body, nn.ModuleList):
-        last = body[-1]
-        assert isinstance(last, nn.Conv2d)
-        with torch.no_grad():
-            last.weight.mul_(0.1)
+    if not hasattr(network, "upsampler") or not isinstance(body, nn.ModuleList):
+        return
+    convolutions = [layer for layer in body if isinstance(layer, nn.Conv2d)]
+    rgb = range(3)
+    with torch.no_grad():
+        for layer in convolutions[:-1]:
+            for channel in rgb:
+                layer.weight[channel] = 0
+                layer.weight[channel, channel, 1, 1] = 1
+                if layer.bias is not None:
+                    layer.bias[channel] = 0
+        last = convolutions[-1]
+        # Small, not zero: the trunk learns from the first step on.
+        last.weight.mul_(0.01)
+        if last.bias is not None:
+            last.bias.zero_()
+        # Channel c * scale^2 + row * scale + column of the pixel shuffle.
+        offsets = [(index + 0.5) / scale - 0.5 for index in range(scale)]
+        for channel in rgb:
+            last.weight[:, channel] = 0
+            for row, down in enumerate(offsets):
+                for column, right in enumerate(offsets):
+                    kernel = last.weight[channel * scale**2 + row * scale + column, channel]
+                    kernel[2, 1], kernel[0, 1] = down / 2, -down / 2
+                    kernel[1, 2], kernel[1, 0] = right / 2, -right / 2
 
 
 def random_blur(face: np.ndarray, rng: np.random.Generator, max_sigma_px: float) -> np.ndarray:

@@ -202,12 +202,12 @@ def _build_esrgan(config: PipelineConfig, faces_NHW3: np.ndarray) -> "tuple[nn.M
     import torch
 
     from agetf_pipeline.enhance.esrgan import build_esrgan
-    from agetf_pipeline.enhance.training import start_near_identity, super_resolution_loss
+    from agetf_pipeline.enhance.training import start_as_enlargement, super_resolution_loss
 
     section = config.train_enhancers.esrgan
     torch.manual_seed(config.train_enhancers.seed)
     network = build_esrgan(section.arch, section.size, section.scale)
-    start_near_identity(network)
+    start_as_enlargement(network, section.scale)
     return network, super_resolution_loss(network, faces_NHW3, section.scale, section.patch_px)
 
 
