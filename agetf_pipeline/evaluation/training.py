@@ -20,7 +20,7 @@ from agetf_pipeline.core.weights import read_card, save_weights
 from agetf_pipeline.evaluation.judges import AGE_KIND, IDENTITY_KIND, to_input
 from agetf_pipeline.evaluation.networks import NUM_AGE_BINS, AgeEstimator, IdentityEmbedder
 
-_LABEL_SIGMA_YEARS = 2.0
+_LABEL_SIGMA_YEARS = 3.0
 _COSINE_SCALE = 16.0
 _COSINE_MARGIN = 0.15
 
@@ -71,7 +71,7 @@ def age_loss(log_p_BK: Tensor, ages_B: Tensor) -> Tensor:
     target_BK = (-0.5 * squared).softmax(dim=-1)
     cross_entropy = -(target_BK * log_p_BK).sum(-1).mean()
     error = (log_p_BK.exp() @ bins_K - ages_B).abs().mean()
-    return cross_entropy + 0.1 * error
+    return cross_entropy + 0.2 * error
 
 
 def identity_loss(cosines_BP: Tensor, people_B: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def augment(faces_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     grid = F.affine_grid(theta, [batch, 3, height, width], align_corners=False)
     x = F.grid_sample(faces_BCHW, grid, padding_mode="reflection", align_corners=False)
     soft = F.interpolate(F.avg_pool2d(x, 2), (height, width), mode="bilinear", align_corners=False)
-    mix = (draw[:, 4] * 1.6 - 0.6).clamp(0, 1)[:, None, None, None]
+    mix = (draw[:, 4] * 1.6 - 0.8).clamp(0, 1)[:, None, None, None]
     x = x + mix * (soft - x)
     contrast = 1 + 0.3 * (draw[:, 5] - 0.5)[:, None, None, None]
     light = 0.2 * (draw[:, 6] - 0.5)[:, None, None, None]
