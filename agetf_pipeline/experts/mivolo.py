@@ -72,7 +72,7 @@ def build_volo(
             f"{input_px}. Change train_experts.experts.mivolo.input_px."
         )
     layout = LAYOUTS[size]
-    volo = VOLO(
+    return VOLO(
         layers=list(layout.layers),
         img_size=input_px,
         num_classes=num_outputs,
@@ -80,16 +80,6 @@ def build_volo(
         num_heads=list(layout.heads),
         stem_hidden_dim=layout.stem_dim,
     )
-    if size == "tiny":
-        # The usual start of 0.02 is made for hundreds of features; of tens, signals would vanish.
-        for layer in (*volo.network.modules(), *_blocks_behind(volo)):
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-    return volo
-
-
-def _blocks_behind(volo: VOLO) -> list[nn.Module]:
-    return [] if volo.post_network is None else list(volo.post_network.modules())
 
 
 class MiVOLO(nn.Module):

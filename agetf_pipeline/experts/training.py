@@ -34,11 +34,11 @@ GENDERS: tuple[str, ...] = ("male", "female")
 """In the order of MiVOLO's two logits."""
 
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "mivolo": Augmentation(p_grey=0.25, p_blur=0.1, max_turn_rad=0.12),
-    "resnet50": Augmentation(max_shift=0.1, p_low_res=0.35, max_saturation=0.6),
-    "vgg16": Augmentation(max_zoom=0.15, p_blur=0.3, max_contrast=0.35, max_noise=0.05),
+    "mivolo": Augmentation(p_grey=0.12, p_blur=0.04, max_turn_rad=0.04),
+    "resnet50": Augmentation(max_shift=0.04, p_low_res=0.15, max_saturation=0.3),
+    "vgg16": Augmentation(max_zoom=0.05, p_blur=0.1, max_contrast=0.15, max_noise=0.02),
 }
-"""What each expert's training faces go through."""
+"""What each expert's training faces go through, beside what their corpus already did to them."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     inputs |= {f"weights/{name}": weights_hash(config, workspace, name) for name in given}
     settings = {**section.settings(), "trained_on": _trained_on(config)}
     if "janus" in trained:
-        settings["caption"] = config.caption.settings()
+        settings["caption"] = _caption_settings(config)
     return run_once(
         workspace,
         STAGE,
@@ -126,6 +126,12 @@ def _trained_here(config: PipelineConfig) -> list[ExpertName]:
     return [name for name in sorted(section.experts) if section.experts[name].weights is None]
 
 
+def _caption_settings(config: PipelineConfig) -> dict[str, object]:
+    """What the tiny Janus, which learns to caption too, takes from the captions' section."""
+    caption = config.caption
+    return {"prompt": caption.prompt, "num_train_faces": caption.num_train_faces}
+
+
 def _trained_on(config: PipelineConfig) -> str:
     return "synthetic" if config.synthesize.enabled else "workspace corpus"
 
@@ -164,7 +170,7 @@ def _ensure_trained(
         "expert": expert.settings(),
         "seed": _seed_of(config, name),
         "trained_on": _trained_on(config),
-        "caption": config.caption.settings() if name == "janus" else None,
+        "caption": _caption_settings(config) if name == "janus" else None,
     }
     data = part.drop("split", "identity").write_ndjson()
     identity = fingerprint(settings, CODE_VERSION, {"images": hash_bytes(data.encode())})
