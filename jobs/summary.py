@@ -29,4 +29,9 @@ def print_summary(config: PipelineConfig, workspace: Workspace, duration_s: floa
 
 
 def _verdicts(metrics: dict) -> list[str]:
-    return [f"  {line}" for line in metrics.get("summary", [])]
+    where = " (synthetic faces)" if metrics["synthetic"] else ""
+    lines = [f"Measured{where}:"]
+    for statement in metrics["must_hold"]:
+        lines.append(f"  {statement['verdict']:<15} {statement['text']}")
+        lines.append(f"  {'':<15} {statement['detail']}")
+    return [*lines, "Where it lies:"]

@@ -9,6 +9,7 @@ import numpy as np
 from agetf_pipeline.commands.inputs import InputFace, find_files, read_face
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.progress import track
+from agetf_pipeline.core.workspace import Workspace
 
 ANCHORS_YEARS: tuple[float, ...] = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)
 
@@ -45,7 +46,8 @@ def render_files(
         ages_years: 0 to 100; None for the ten anchors.
         aligned: Whether the faces fill the pictures already.
         device: As in `runtime.device`.
-        tracking_uri: MLflow database or server of a `models:/` name; None for `mlflow.db` here.
+        tracking_uri: MLflow database or server of a `models:/` name; None for `mlflow.db` of the
+            current folder.
 
     Returns:
         A result per photograph; one that could not be rendered has a reason.
@@ -55,10 +57,11 @@ def render_files(
         WeightsError: The model cannot be found or loaded.
     """
     from agetf_pipeline.age_transformer.renderer import Renderer
-    from agetf_pipeline.registry.resolve import resolve_model
+    from agetf_pipeline.registry import resolve_model
 
     ages = list(ANCHORS_YEARS if ages_years is None else ages_years)
-    renderer = Renderer.load(resolve_model(model, tracking_uri), device)
+    here = Workspace(Path.cwd())
+    renderer = Renderer.load(resolve_model(model, here, tracking_uri), device)
     files = find_files(source)
     stems = _unique_stems(files)
     return [
