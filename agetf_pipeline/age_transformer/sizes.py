@@ -69,7 +69,7 @@ class ModelSettings:
 
 
 SIZES: dict[str, ModelSettings] = {
-    "tiny-64": ModelSettings(64, 2, (48, 72, 96), (2, 2, 2), 2, 4, 128),
+    "tiny-64": ModelSettings(64, 2, (32, 64, 96), (1, 1, 1), 1, 4, 128),
     "tiny-128": ModelSettings(128, 2, (32, 64, 88, 112), (1, 2, 2, 2), 2, 4, 128),
     "base-128": ModelSettings(128, 2, (64, 160, 288, 384), (2, 2, 2, 2), 4, 8, 256),
     "base-256": ModelSettings(256, 2, (32, 80, 160, 288, 384), (2, 2, 2, 2, 2), 4, 8, 256),

@@ -15,6 +15,12 @@ class SynthesizeConfig(Section):
     num_caf_shards: int = Field(default=4, ge=0)
     num_subjects_per_shard: int = Field(default=60, ge=1)
     num_ages_per_subject: int = Field(default=5, ge=1)
+    photograph_variation: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="How far light, pose and smile differ between a subject's photographs.",
+    )
     degraded_fraction: float = Field(default=0.4, ge=0, le=1)
     label_noise: float = Field(
         default=0.25, ge=0, le=1, description="Share of crowd labels moved a group."

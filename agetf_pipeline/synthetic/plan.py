@@ -94,7 +94,7 @@ def _caf_photograph(
     return Photograph(
         path=path,
         partition=partition,
-        identity=_dress(rephotograph(who, seed), age),
+        identity=_dress(rephotograph(who, seed, config.photograph_variation), age),
         age_years=float(age),
         size_px=config.size_px,
         degradations=kinds,

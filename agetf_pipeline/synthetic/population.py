@@ -48,20 +48,32 @@ def subject_ages(num_ages: int, seed: int) -> list[int]:
     return ages
 
 
-def rephotograph(identity: Identity, seed: int) -> Identity:
-    """Return the same person before another camera: other light, pose, place, clothes, smile."""
+def rephotograph(identity: Identity, seed: int, variation: float = 1.0) -> Identity:
+    """Return the same person before another camera: other place, clothes, light, pose, smile.
+
+    Args:
+        identity: The person, as first photographed.
+        seed: Of the other photograph.
+        variation: How far light, pose and smile move towards those of a stranger's photograph, 0
+            to 1. Place and clothes are others at any value above 0.
+    """
+    if variation <= 0:
+        return identity
     other = draw_identity(seed)
+    moved = {
+        name: (1 - variation) * getattr(identity, name) + variation * getattr(other, name)
+        for name in _PHOTOGRAPH
+    }
+    smile = (1 - variation / 2) * identity.smile + variation / 2 * other.smile
     return dataclasses.replace(
-        identity,
-        smile=0.5 * identity.smile + 0.5 * other.smile,
-        **{
-            name: getattr(other, name)
-            for name in (
-                "background", "clothes", "light_azimuth", "light_elevation", "light_softness",
-                "light_warmth", "head_yaw", "head_pitch", "head_roll", "gaze",
-            )
-        },
-    )  # fmt: skip
+        identity, background=other.background, clothes=other.clothes, smile=smile, **moved
+    )
+
+
+_PHOTOGRAPH = (
+    "light_azimuth", "light_elevation", "light_softness", "light_warmth", "head_yaw", "head_pitch",
+    "head_roll", "gaze",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
