@@ -50,7 +50,7 @@ class AnswerTrie:
         return tuple(depths)
 
     @cached_property
-    def ancestors_NN(self) -> Tensor:
+    def ancestors(self) -> Tensor:
         """bool (N, N): whether column is row's ancestor, or row itself."""
         ancestors_NN = torch.eye(self.num_nodes, dtype=torch.bool)
         for node, parent in enumerate(self.parents):
@@ -61,7 +61,7 @@ class AnswerTrie:
     def paths(self, answer: int) -> list[tuple[int, ...]]:
         """Return the nodes along each form of an answer, first token first."""
         return [
-            tuple(self.ancestors_NN[end].nonzero().flatten().tolist()) for end in self.ends[answer]
+            tuple(self.ancestors[end].nonzero().flatten().tolist()) for end in self.ends[answer]
         ]
 
     def attention_mask(self, num_prompt: int, dtype: torch.dtype) -> Tensor:
@@ -75,7 +75,7 @@ class AnswerTrie:
         allowed_LL = torch.zeros(length, length, dtype=torch.bool)
         allowed_LL[:num_prompt, :num_prompt] = torch.ones(num_prompt, num_prompt).tril().bool()
         allowed_LL[num_prompt:, :num_prompt] = True
-        allowed_LL[num_prompt:, num_prompt:] = self.ancestors_NN
+        allowed_LL[num_prompt:, num_prompt:] = self.ancestors
         mask_LL = torch.zeros(length, length, dtype=dtype)
         return mask_LL.masked_fill(~allowed_LL, torch.finfo(dtype).min)[None, None]
 
@@ -94,7 +94,7 @@ class AnswerTrie:
         device = log_probs_BNV.device
         rows_N = torch.tensor(self.parents, device=device) + 1
         edges_BN = log_probs_BNV[:, rows_N, torch.tensor(self.token_ids, device=device)]
-        reach_BN = edges_BN @ self.ancestors_NN.to(device, edges_BN.dtype).T
+        reach_BN = edges_BN @ self.ancestors.to(device, edges_BN.dtype).T
         stops_BN = torch.logsumexp(log_probs_BNV[:, 1:, list(self.stop_ids)], dim=-1)
         whole_BN = reach_BN + stops_BN
         answers = [torch.logsumexp(whole_BN[:, list(ends)], dim=1) for ends in self.ends]
@@ -113,7 +113,7 @@ class AnswerTrie:
         ends_A = torch.tensor([ends[0] for ends in self.ends])
         ending_BN = targets_BA.new_zeros(len(targets_BA), self.num_nodes)
         ending_BN[:, ends_A] = targets_BA
-        mass_BN = ending_BN @ self.ancestors_NN.to(ending_BN.dtype)
+        mass_BN = ending_BN @ self.ancestors.to(ending_BN.dtype)
         targets_BNV = targets_BA.new_zeros(len(targets_BA), self.num_nodes + 1, num_tokens)
         rows_N = torch.tensor(self.parents) + 1
         targets_BNV[:, rows_N, torch.tensor(self.token_ids)] = mass_BN

@@ -7,10 +7,12 @@ Shapes: B batch, H W C image, T image tokens, P prompt tokens, N trie nodes, A a
 V vocabulary, D width of the language model.
 """
 
+import json
 import logging
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,8 +29,9 @@ from agetf_pipeline.data.schemas import NUM_AGE_BINS
 from agetf_pipeline.experts.answer_trie import AnswerTrie, build_trie
 from agetf_pipeline.experts.base import Readings, readings_from_distribution
 
-if TYPE_CHECKING:
-    from transformers import JanusForConditionalGeneration, JanusProcessor
+# transformers' own annotations do not describe what its classes accept: checked by tests instead.
+JanusForConditionalGeneration: TypeAlias = Any
+JanusProcessor: TypeAlias = Any
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -51,8 +54,8 @@ class Janus:
         trained_on: What the weights were trained on.
     """
 
-    model: "JanusForConditionalGeneration"
-    processor: "JanusProcessor"
+    model: JanusForConditionalGeneration
+    processor: JanusProcessor
     version: str
     trained_on: str
     _prompts: dict[str, Tensor] = field(default_factory=dict, repr=False)
@@ -62,6 +65,11 @@ class Janus:
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.model.lm_head.weight.device
+
+    @property
+    def input_px(self) -> int:
+        """Side of the pictures that the network sees."""
+        return int(self.processor.image_processor.size["height"])
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -180,10 +188,30 @@ class JanusExpert:
 _loaded: dict[tuple[str, str, str], Janus] = {}
 
 
+def require_janus(config: PipelineConfig) -> ExpertConfig:
+    """Return the settings of Janus.
+
+    Raises:
+        ConfigError: The config has no expert `janus`.
+    """
+    expert = config.train_experts.experts.get("janus")
+    if expert is None:
+        raise ConfigError(
+            "Expected train_experts.experts.janus in the config: captions and Janus ages come "
+            "from it. Add it, for example `janus: {size: tiny, input_px: 64}`."
+        )
+    return expert
+
+
 def janus_folder(config: PipelineConfig, workspace: Workspace) -> Path:
     """Return the folder of the configured Janus: weights, config, tokenizer, image processor."""
-    weights = _janus_config(config).weights
+    weights = require_janus(config).weights
     return workspace.models / "experts" / "janus" if weights is None else workspace.root / weights
+
+
+def janus_version(config: PipelineConfig, workspace: Workspace) -> str:
+    """Return the version of the configured Janus without loading it; see `load_janus`."""
+    return f"{_folder_hash(janus_folder(config, workspace))[:12]}-{CODE_VERSION}"
 
 
 def load_janus(config: PipelineConfig, workspace: Workspace) -> Janus:
@@ -196,23 +224,8 @@ def load_janus(config: PipelineConfig, workspace: Workspace) -> Janus:
         WeightsError: The folder is not there or not complete, or the weights do not fit.
     """
     folder = janus_folder(config, workspace)
-    files = sorted(
-        path
-        for pattern in ("*.safetensors", "*.json", "*.jinja")
-        for path in folder.glob(pattern)
-        if not path.name.startswith(".")
-    )
-    if not (folder / "config.json").is_file() or not any(
-        path.suffix == ".safetensors" for path in files
-    ):
-        raise WeightsError(
-            f"Expected a Janus folder at {folder} (config.json, tokenizer, processor and "
-            f"safetensors in transformers' format); found {[path.name for path in files]}. "
-            "Run `agetf train_experts` for the tiny one, or put a transformers-format checkpoint "
-            "there and name it in train_experts.experts.janus.weights."
-        )
     device = resolve_device(config.runtime.device)
-    key = (hash_files(files, folder), str(device), config.runtime.precision)
+    key = (_folder_hash(folder), str(device), config.runtime.precision)
     if key not in _loaded:
         model, processor, trained_on = _load_folder(folder, config.runtime.precision)
         version = f"{key[0][:12]}-{CODE_VERSION}"
@@ -249,7 +262,7 @@ def fit_janus(
     """
     from agetf_pipeline.experts.janus_tiny import train_tiny_janus
 
-    expert = _janus_config(config)
+    expert = require_janus(config)
     if expert.size != "tiny":
         raise ConfigError(
             "Expected trained weights for a full-size Janus; found train_experts.experts.janus."
@@ -262,31 +275,47 @@ def fit_janus(
     )  # fmt: skip
 
 
-def _janus_config(config: PipelineConfig) -> ExpertConfig:
-    expert = config.train_experts.experts.get("janus")
-    if expert is None:
-        raise ConfigError(
-            "Expected train_experts.experts.janus in the config: captions and Janus ages come "
-            "from it. Add it, for example `janus: {size: tiny, input_px: 64}`."
+@lru_cache(maxsize=8)
+def _hash_unchanged(folder: Path, _stamp: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash the files of a folder; once per process while names, sizes and times stay."""
+    return hash_files((folder / name for name, _, _ in _stamp), folder)
+
+
+def _folder_hash(folder: Path) -> str:
+    """Return the sha256 of everything that is loaded from a folder."""
+    files = sorted(
+        path
+        for pattern in ("*.safetensors", "*.json", "*.jinja")
+        for path in folder.glob(pattern)
+        if not path.name.startswith(".")
+    )
+    names = [path.name for path in files]
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise WeightsError(
+            f"Expected a Janus folder at {folder} (config.json, tokenizer, processor and "
+            f"safetensors in transformers' format); found {names}. Run `agetf train_experts` for "
+            "the tiny one, or put a transformers-format checkpoint there and name it in "
+            "train_experts.experts.janus.weights."
         )
-    return expert
+    stamp = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return _hash_unchanged(folder, stamp)
 
 
-def _load_folder(
-    folder: Path, precision: str
-) -> "tuple[JanusForConditionalGeneration, JanusProcessor, str]":
-    from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
+def _load_folder(folder: Path, precision: str) -> tuple[Any, Any, str]:
+    """Load network, processor, and what the weights were trained on."""
+    import transformers
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
-        processor = JanusProcessor.from_pretrained(folder, local_files_only=True)
+        processor = transformers.JanusProcessor.from_pretrained(folder, local_files_only=True)
         if (folder / TRAINED_HERE).is_file():
-            settings = JanusConfig.from_pretrained(folder, local_files_only=True)
-            model = JanusForConditionalGeneration(settings)
+            settings = transformers.JanusConfig.from_pretrained(folder, local_files_only=True)
+            model: Any = transformers.JanusForConditionalGeneration(settings)
             load_weights(model, folder / TRAINED_HERE)
             trained_on = str(read_card(folder / TRAINED_HERE).get("trained_on", "unknown"))
             return model.to(dtype), processor, trained_on
-        model, notes = JanusForConditionalGeneration.from_pretrained(
+        _check_tying(folder)
+        loaded: Any = transformers.JanusForConditionalGeneration.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=dtype,
             output_loading_info=True,
         )  # fmt: skip
@@ -295,6 +324,7 @@ def _load_folder(
             f"Expected a whole transformers-format Janus checkpoint at {folder}; found: {error}. "
             "Copy the complete folder (config.json, tokenizer and processor files, safetensors)."
         ) from error
+    model, notes = loaded
     problems = {name: sorted(map(str, keys)) for name, keys in notes.items() if keys}
     if problems:
         raise WeightsError(
@@ -302,3 +332,24 @@ def _load_folder(
             "Supply the files of one checkpoint, converted to transformers' format."
         )
     return model, processor, "published"
+
+
+def _check_tying(folder: Path) -> None:
+    """Refuse a checkpoint whose output head would silently be replaced by its embeddings."""
+    from safetensors import safe_open
+
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tied = settings.get("tie_word_embeddings", True)
+    heads = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 (not a dict)
+                if name.endswith(("lm_head.weight", "language_model.embed_tokens.weight")):
+                    heads[name.split(".")[-2]] = stream.get_tensor(name)
+    separate = len(heads) == 2 and not torch.equal(heads["lm_head"], heads["embed_tokens"])
+    if tied and separate:
+        raise WeightsError(
+            f"Expected one matrix for embeddings and output head in {folder}, as its config.json "
+            "says (tie_word_embeddings: true); found two different ones. Set "
+            "tie_word_embeddings to false there, or supply the config of this checkpoint."
+        )

@@ -1,0 +1,135 @@
+"""Writing captions with Janus, and the embeddings kept beside them.
+
+Shapes: B batch, H W C image, T image tokens, P prompt tokens, K caption tokens, D width of the
+language model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agetf_pipeline.captions.age_words import remove_age_words
+from agetf_pipeline.experts.janus import Janus
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What Janus says of one face.
+
+    Attributes:
+        raw: As it was written, or None where nothing was.
+        clean: Without words of age; None where nothing is left.
+        image_embedding: float16 (D,), mean of the aligned image features; None where not finite.
+        text_embedding: float16 (D,), mean of the last hidden states over the clean caption; None
+            where there is none.
+        reason: None, or why there is no usable caption.
+    """
+
+    raw: str | None
+    clean: str | None
+    image_embedding: np.ndarray | None
+    text_embedding: np.ndarray | None
+    reason: str | None
+
+
+@torch.inference_mode()
+def caption_faces(
+    janus: Janus, faces_BHWC: np.ndarray, prompt: str, max_new_tokens: int
+) -> list[Caption]:
+    """Caption a batch of faces; image features are computed once for words and embedding.
+
+    Args:
+        janus: The network.
+        faces_BHWC: uint8 (B, H, W, 3), RGB.
+        prompt: The request, the same for all.
+        max_new_tokens: A longer caption is cut, at the end of a sentence where there is one.
+    """
+    features_BTD = janus.image_features(janus.pixels(faces_BHWC))
+    raw = generate(janus, janus.embed_prompt(features_BTD, prompt), max_new_tokens)
+    clean = [remove_age_words(text) for text in raw]
+    spoken = [index for index, text in enumerate(clean) if text]
+    texts = iter(embed_texts(janus, [clean[index] for index in spoken]))
+    captions = []
+    for index, image in enumerate(_half(features_BTD.float().mean(dim=1))):
+        text = next(texts) if clean[index] else None
+        reason = None
+        if not raw[index]:
+            reason = "the network wrote nothing"
+        elif not clean[index]:
+            reason = "nothing but words of age"
+        elif image is None or text is None:
+            reason = "an embedding is not finite in float16"
+        captions.append(Caption(raw[index] or None, clean[index] or None, image, text, reason))
+    return captions
+
+
+@torch.inference_mode()
+def generate(janus: Janus, prompt_BPD: Tensor, max_new_tokens: int) -> list[str]:
+    """Continue prompts greedily, a token at a time over cached keys and values.
+
+    Args:
+        janus: The network.
+        prompt_BPD: Input embeddings, (B, P, D), of prompts of equal length (so that no padding
+            lies before them).
+        max_new_tokens: Length at which unfinished captions are cut.
+
+    Returns:
+        B texts, without marks and outer spaces.
+    """
+    model, tokenizer = janus.model, janus.processor.tokenizer
+    stop = torch.tensor(janus.stop_ids, device=janus.device)
+    done_B = torch.zeros(len(prompt_BPD), dtype=torch.bool, device=janus.device)
+    step_BPD, cache, columns = prompt_BPD, None, []
+    while len(columns) < max_new_tokens and not bool(done_B.all()):
+        output = model.model.language_model(
+            inputs_embeds=step_BPD, past_key_values=cache, use_cache=True
+        )
+        cache = output.past_key_values
+        token_B = model.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)
+        done_B = done_B | torch.isin(token_B, stop)
+        columns.append(token_B.masked_fill(done_B, stop[0].item()))
+        step_BPD = model.get_input_embeddings()(columns[-1])[:, None]
+    if not columns:
+        return [""] * len(prompt_BPD)
+    texts = []
+    for row, finished in zip(torch.stack(columns, dim=1).tolist(), done_B.tolist(), strict=True):
+        tokens = [token for token in row if token not in janus.stop_ids]
+        text = " ".join(tokenizer.decode(tokens, skip_special_tokens=True).split())
+        texts.append(text if finished else _cut(text))
+    return texts
+
+
+@torch.inference_mode()
+def embed_texts(janus: Janus, texts: Sequence[str]) -> list[np.ndarray | None]:
+    """Return the mean of the last hidden states over each text, float16 (D,); None if not finite.
+
+    Texts are padded behind their end, where causal attention never looks.
+    """
+    if not texts:
+        return []
+    rows = [janus.encode(f" {text}") for text in texts]
+    longest = max(len(row) for row in rows)
+    tokens_BK = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    lengths_B = torch.tensor([len(row) for row in rows], device=janus.device)
+    used_BK = torch.arange(longest, device=janus.device)[None] < lengths_B[:, None]
+    hidden_BKD = janus.model.model.language_model(
+        inputs_embeds=janus.model.get_input_embeddings()(tokens_BK.to(janus.device)),
+        use_cache=False,
+    ).last_hidden_state.float()
+    sums_BD = (hidden_BKD * used_BK[..., None]).sum(dim=1)
+    return _half(sums_BD / lengths_B[:, None])
+
+
+def _cut(text: str) -> str:
+    """End an unfinished text with its last whole sentence, or leave it where it has none."""
+    end = max(text.rfind(mark) for mark in ".!?")
+    return text[: end + 1] if end > 0 else text
+
+
+def _half(values_BD: Tensor) -> list[np.ndarray | None]:
+    """Return rows as float16, None for a row that float16 cannot hold."""
+    halves = values_BD.to(torch.float16).cpu().numpy()
+    return [row if np.isfinite(row).all() else None for row in halves]

@@ -1,0 +1,164 @@
+"""The caption stage: rows, failures, reuse, and the cache's readers."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from agetf_pipeline.captions import captioner
+from agetf_pipeline.captions.cache import load_embeddings, load_lookup
+from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.errors import ConfigError, DataError, StageError
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
+from agetf_pipeline.data.tables import read_table, table_path, write_table
+from agetf_pipeline.experts.janus import fit_janus, load_janus
+from agetf_pipeline.stages import caption
+
+PARTITION = "caf/shard-0000"
+NUM_IMAGES = 5
+
+
+def _config(**section: object) -> PipelineConfig:
+    settings = {"num_train_faces": 8, "chunk_size": 2, "batch_size": 2, **section}
+    janus = {"size": "tiny", "input_px": 32, "num_steps": 8, "batch_size": 8, "lr": 3e-3}
+    return PipelineConfig.model_validate(
+        {
+            "runtime": {"device": "cpu"},
+            "train_experts": {"experts": {"janus": janus}},
+            "caption": settings,
+        }
+    )
+
+
+def _write_images(workspace: Workspace, num: int = NUM_IMAGES) -> None:
+    rng, rows = np.random.default_rng(0), []
+    folder = workspace.raw_caf / "shard-0000"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(num):
+        path = folder / f"{index}.png"
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+        row = dict.fromkeys(IMAGES.schema.names)
+        place = workspace.relative(path)
+        row |= {"image_id": hash_file(path), "partition": PARTITION, "path": place}
+        row |= {"face_path": place, "raw_name": path.name, "format": "PNG", "mode": "RGB"}
+        row |= dict.fromkeys(("stored_width_px", "stored_height_px", "width_px", "height_px"), 40)
+        rows.append({**row, "num_bytes": path.stat().st_size, "is_grey": False, "flags": []})
+    frame = pl.DataFrame(rows, schema=read_table(workspace, IMAGES).schema)
+    write_table(workspace, IMAGES, PARTITION, frame)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("captions"))
+    faces = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    fit_janus(
+        _config(), workspace, faces, np.linspace(1, 90, 8), workspace.state / "janus.pt", "faces",
+        workspace.models / "experts" / "janus", {"trained_on": "synthetic"},
+    )  # fmt: skip
+    _write_images(workspace)
+    return workspace
+
+
+@pytest.fixture
+def workspace(trained: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A copy to write in, with a network that always says something."""
+    import shutil
+
+    shutil.copytree(trained.root, tmp_path, dirs_exist_ok=True)
+
+    def say(janus: object, prompt: np.ndarray, max_new_tokens: int) -> list[str]:
+        return ["A young man with a beard."] * len(prompt)
+
+    monkeypatch.setattr(captioner, "generate", say)
+    return Workspace(tmp_path)
+
+
+def test_every_image_gets_a_row_without_words_of_age(workspace: Workspace) -> None:
+    report = caption.run(_config(), workspace, PARTITION)
+    rows = read_table(workspace, CAPTIONS, [PARTITION])
+    assert rows.height == report.counts["num_images"] == NUM_IMAGES
+    assert rows["status"].unique().to_list() == ["ok"]
+    assert rows["raw_caption"].unique().to_list() == ["A young man with a beard."]
+    assert rows["caption"].unique().to_list() == ["A man with a beard."]
+    assert report.counts["num_changed"] == NUM_IMAGES
+    width = load_janus(_config(), workspace).model.config.text_config.hidden_size
+    assert rows["image_embedding"].list.len().unique().to_list() == [width]
+    assert rows["text_embedding"].list.len().unique().to_list() == [width]
+
+
+def test_running_again_calls_no_network_and_keeps_the_bytes(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caption.run(_config(), workspace, PARTITION)
+    path = table_path(workspace, CAPTIONS, PARTITION)
+    before = hash_file(path)
+
+    def refuse(*_: object) -> list:
+        raise AssertionError("the network was called")
+
+    monkeypatch.setattr(captioner, "caption_faces", refuse)
+    assert caption.run(_config(), workspace, PARTITION).status == "skipped"
+    # Another threshold runs the stage, but no row is stale.
+    again = caption.run(_config(max_failed_fraction=0.5), workspace, PARTITION)
+    assert (again.counts["num_reused"], again.counts["num_computed"]) == (NUM_IMAGES, 0)
+    assert hash_file(path) == before
+
+
+def test_only_new_images_and_new_prompts_are_captioned(workspace: Workspace) -> None:
+    caption.run(_config(), workspace, PARTITION)
+    _write_images(workspace, NUM_IMAGES + 2)
+    assert caption.run(_config(), workspace, PARTITION).counts["num_computed"] == 2
+    other = caption.run(_config(prompt="Who is this?"), workspace, PARTITION)
+    assert other.counts["num_computed"] == NUM_IMAGES + 2
+
+
+def test_a_file_that_is_gone_is_a_row_with_a_reason_and_tried_again(workspace: Workspace) -> None:
+    images = read_table(workspace, IMAGES, [PARTITION])
+    lost = workspace.resolve(images["face_path"][0])
+    kept = lost.read_bytes()
+    lost.unlink()
+    report = caption.run(_config(), workspace, PARTITION)
+    row = read_table(workspace, CAPTIONS, [PARTITION]).row(0, named=True)
+    assert (row["status"], row["caption"], row["image_embedding"]) == ("failed", None, None)
+    assert lost.name in row["reason"]
+    assert report.counts["num_failed"] == 1
+    assert any("no caption" in message for message in report.messages)
+    lost.write_bytes(kept)
+    again = caption.run(_config(max_failed_fraction=0.3), workspace, PARTITION)
+    assert (again.counts["num_computed"], again.counts["num_failed"]) == (1, 0)
+
+
+def test_too_many_failures_stop_the_stage(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captioner, "generate", lambda *_: ["She is 45.", "He is forty."])
+    with pytest.raises(StageError, match="nothing but words of age"):
+        caption.run(_config(batch_size=2, chunk_size=2), _of_two(workspace), PARTITION)
+
+
+def test_without_janus_the_message_names_the_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train_experts\.experts\.janus"):
+        caption.run(PipelineConfig(), Workspace(tmp_path), PARTITION)
+
+
+def test_embeddings_are_read_by_image(workspace: Workspace) -> None:
+    assert load_embeddings(workspace)[1].shape == (0, 0)
+    caption.run(_config(), workspace, PARTITION)
+    image_ids, matrix = load_embeddings(workspace, [PARTITION])
+    assert matrix.dtype == np.float16
+    assert matrix.shape[0] == len(image_ids) == NUM_IMAGES
+    lookup = load_lookup(workspace, kind="text")
+    assert image_ids[3] in lookup
+    assert lookup.of(image_ids[::-1]).shape == matrix.shape
+    np.testing.assert_array_equal(lookup.of([image_ids[3]])[0], lookup.matrix[3])
+    with pytest.raises(DataError, match="caption"):
+        lookup.of(["unknown"])
+
+
+def _of_two(workspace: Workspace) -> Workspace:
+    _write_images(workspace, 2)
+    return workspace
