@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from agetf_pipeline.synthetic.ageing import age_cues
 from agetf_pipeline.synthetic.degrade import DEGRADATIONS, degrade
 from agetf_pipeline.synthetic.faces import draw_face, draw_identity
-from agetf_pipeline.synthetic.population import CAF_SHARES, age_at
+from agetf_pipeline.synthetic.population import FFHQ_SHARES, age_at
 
 _SEEDS = st.integers(0, 2**40)
 _AGES = st.floats(0, 100)
@@ -53,5 +53,5 @@ def test_drawing_and_degrading_are_functions_of_their_arguments(seed, age, noise
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_ages_rise_with_their_position_in_the_population(one, other):
-    low, high = (age_at(position, CAF_SHARES) for position in sorted((one, other)))
+    low, high = (age_at(position, FFHQ_SHARES) for position in sorted((one, other)))
     assert 0 <= low <= high <= 97
