@@ -8,7 +8,7 @@ Shapes: B batch, H W C image, S side, T image tokens, P prompt tokens, K tokens 
 A answers, V vocabulary, D width of the language model.
 """
 
-import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from agetf_pipeline.config.caption import CaptionConfig
 from agetf_pipeline.config.experts import ExpertConfig
-from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.fitting import FitSettings, fit
 from agetf_pipeline.core.hashing import fingerprint
+from agetf_pipeline.core.progress import track
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.data.images import resize_rgb
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
@@ -34,8 +35,6 @@ from agetf_pipeline.experts.janus import (
     JanusProcessor,
 )
 
-_LOGGER = logging.getLogger(__name__)
-
 CAPTION_SEED = 900_000_000
 """First seed of the faces that teach captions: far from those of any corpus."""
 
@@ -46,8 +45,12 @@ _TEMPLATE = (
     "{% if item.type == 'image' %} <image_placeholder>{% else %} {{ item.text }}{% endif %}"
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
 )
-_PATCH_PX = 8
+_PATCHES_A_SIDE = 4
+_WIDTH = 128
+_INIT_STD = 0.08
 _LABEL_SIGMA_YEARS = 2.0
+_CAPTION_WEIGHT = 3.0
+_MAX_WHITENED = 400
 _IGNORED = -100
 
 
@@ -59,7 +62,7 @@ def build_processor(
     Spaces belong to the word after them, so that decoding gives back the text.
 
     Args:
-        input_px: Side of the images, a multiple of 16.
+        input_px: Side of the images.
         texts: What the vocabulary has to spell.
         individual_digits: A token per digit, as the published tokenizer has it, instead of one per
             number. The tiny network learns ages much faster as one choice among 101: with digits
@@ -100,32 +103,35 @@ def build_processor(
         JanusImageProcessor(size={"height": input_px, "width": input_px}),
         fast,
         chat_template=_TEMPLATE,
-        num_image_tokens=(input_px // _PATCH_PX) ** 2,
+        num_image_tokens=_PATCHES_A_SIDE**2,
     )
 
 
-def tiny_config(input_px: int, processor: JanusProcessor) -> Any:
-    """Return the architecture of the tiny Janus."""
+def tiny_config(input_px: int, processor: JanusProcessor, num_layers: int = 1) -> Any:
+    """Return the architecture of the tiny Janus: 4 x 4 patches, one layer on either side.
+
+    Source: docs/decisions/0006-janus.md has what was tried.
+    """
     from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
     tokenizer = processor.tokenizer
-    width, vision_width = 128, 128
     return JanusConfig(
         vision_config=JanusVisionConfig(
-            hidden_size=vision_width, num_hidden_layers=3, num_attention_heads=4, mlp_ratio=2.0,
-            image_size=input_px, patch_size=_PATCH_PX, projection_dim=width, depth=2,
-            num_image_tokens=processor.num_image_tokens, initializer_range=0.05,
+            hidden_size=_WIDTH, num_hidden_layers=num_layers, num_attention_heads=8,
+            mlp_ratio=2.0, image_size=input_px, patch_size=input_px // _PATCHES_A_SIDE,
+            projection_dim=_WIDTH, depth=2, num_image_tokens=processor.num_image_tokens,
+            initializer_range=_INIT_STD,
         ),
         # Never used (it draws images), but part of the class: as small as its group norms permit.
         vq_config=JanusVQVAEConfig(
             base_channels=32, channel_multiplier=[1], num_res_blocks=1, latent_channels=4,
-            embed_dim=4, num_embeddings=8, projection_dim=8, image_token_embed_dim=width,
+            embed_dim=4, num_embeddings=8, projection_dim=8, image_token_embed_dim=_WIDTH,
             num_hidden_layers=1,
         ),
         text_config=LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width,
-            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-            max_position_embeddings=512, initializer_range=0.05, tie_word_embeddings=False,
+            vocab_size=len(tokenizer), hidden_size=_WIDTH, intermediate_size=2 * _WIDTH,
+            num_hidden_layers=num_layers, num_attention_heads=16, num_key_value_heads=16,
+            max_position_embeddings=512, initializer_range=_INIT_STD, tie_word_embeddings=False,
             pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         ),
@@ -135,42 +141,85 @@ def tiny_config(input_px: int, processor: JanusProcessor) -> Any:
 
 
 def build_tiny_janus(
-    input_px: int, texts: list[str], seed: int, individual_digits: bool = False
+    input_px: int,
+    texts: list[str],
+    seed: int,
+    individual_digits: bool = False,
+    num_layers: int = 1,
 ) -> Janus:
     """Return an untrained tiny Janus that knows the words of `texts`.
 
     Args:
-        input_px: Side of the images, a multiple of 16.
+        input_px: Side of the images, a multiple of 4.
         texts: Questions and captions.
         seed: Of the weights.
         individual_digits: See `build_processor`.
+        num_layers: Of the image encoder, and of the language model.
+
+    Raises:
+        ConfigError: The side cannot be cut into 4 patches.
     """
     from transformers import JanusForConditionalGeneration
 
+    if input_px % _PATCHES_A_SIDE:
+        raise ConfigError(
+            f"Expected train_experts.experts.janus.input_px to be a multiple of {_PATCHES_A_SIDE}; "
+            f"found {input_px}. Take 64."
+        )
     processor = build_processor(input_px, texts, individual_digits)
     torch.manual_seed(seed)
-    model = JanusForConditionalGeneration(tiny_config(input_px, processor))
+    model = JanusForConditionalGeneration(tiny_config(input_px, processor, num_layers))
     model.model.vqmodel.requires_grad_(False)
+    with torch.no_grad():
+        # Heads that start by looking at different places learn where things are much sooner.
+        for layer in model.model.language_model.layers:
+            layer.self_attn.q_proj.weight.mul_(2.0)
+            layer.self_attn.k_proj.weight.mul_(2.0)
+        model.model.vision_model.embeddings.position_embedding.weight.mul_(1.0 / _INIT_STD)
     return Janus(model.eval(), processor, f"untrained-{CODE_VERSION}", "nothing")
 
 
-def caption_examples(num_faces: int, size_px: int) -> tuple[np.ndarray, list[str]]:
-    """Draw faces that are in no corpus, and say what is on them.
+def whiten_patches(janus: Janus, pixels_BCHW: Tensor) -> None:
+    """Set the patch embedding to the whitened principal components of pictures' patches.
 
-    Returns:
-        Faces uint8 (N, size_px, size_px, 3), RGB, at ages from 1 to 95 years, and their captions.
+    Light and shade hold nearly all variance of a face; wrinkles hold next to none. Starting with
+    unit variance in every component, the network need not spend its training on finding them.
     """
+    embedding = janus.model.model.vision_model.embeddings.patch_embedding
+    side = embedding.kernel_size[0]
+    patches = F.unfold(pixels_BCHW, side, stride=side).transpose(1, 2).flatten(0, 1).double()
+    mean = patches.mean(dim=0)
+    covariance = (patches - mean).T @ (patches - mean) / len(patches)
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = embedding.out_channels
+    scaled = vectors[:, -kept:] / (values[-kept:].clamp_min(0) + 0.01).sqrt()
+    with torch.no_grad():
+        embedding.weight.copy_(scaled.T.reshape(embedding.weight.shape))
+        embedding.bias.copy_(-(scaled.T @ mean))
+
+
+@dataclass(frozen=True)
+class DrawnFaces:
+    """Faces that are in no corpus: uint8 (N, S, S, 3) RGB, ages float32 (N,), N captions."""
+
+    faces_NHWC: np.ndarray
+    ages_years: np.ndarray
+    captions: list[str]
+
+
+def draw_faces(num_faces: int, size_px: int) -> DrawnFaces:
+    """Draw faces at ages from 1 to 95 years, and say what is on them."""
     from agetf_pipeline.synthetic.captions import describe
     from agetf_pipeline.synthetic.faces import draw_face, draw_identity
 
+    ages = np.random.default_rng(CAPTION_SEED).uniform(1.0, 95.0, num_faces)
     faces = np.empty((num_faces, size_px, size_px, 3), np.uint8)
     captions = []
-    ages = np.random.default_rng(CAPTION_SEED).uniform(1.0, 95.0, num_faces)
-    for index in range(num_faces):
+    for index, age in enumerate(track(ages.tolist(), "draw faces for captions")):
         identity = draw_identity(CAPTION_SEED + index)
-        faces[index] = draw_face(identity, float(ages[index]), size_px)
-        captions.append(describe(identity, float(ages[index])))
-    return faces, captions
+        faces[index] = draw_face(identity, age, size_px)
+        captions.append(describe(identity, age))
+    return DrawnFaces(faces, ages.astype(np.float32), captions)
 
 
 def train_tiny_janus(
@@ -191,25 +240,32 @@ def train_tiny_janus(
             "Expected labelled faces to train the tiny Janus; found none. Add CAF shards with "
             "ages, or name trained weights in train_experts.experts.janus.weights."
         )
-    drawn_NHWC, captions = caption_examples(caption.num_train_faces, expert.input_px)
-    texts = [f" {text}" for text in (AGE_QUESTION, caption.prompt, *captions)]
+    drawn = draw_faces(caption.num_train_faces, expert.input_px)
+    texts = [f" {text}" for text in (AGE_QUESTION, caption.prompt, *drawn.captions)]
     janus = build_tiny_janus(expert.input_px, texts, seed)
-    settings = FitSettings(expert.num_steps, expert.batch_size, expert.lr, seed=seed)
-    own_settings = {"caption": caption.settings(), "expert": expert.settings()}
-    own_identity = fingerprint(own_settings, CODE_VERSION, {"caller": identity})
     resized = np.stack([resize_rgb(face, expert.input_px) for face in faces_NHWC])
-    tasks = _Tasks(janus, resized, ages_years, drawn_NHWC, captions, caption.prompt)
+    # Drawn ages teach nothing about photographs.
+    use_drawn_ages = card.get("trained_on") == "synthetic"
+    tasks = _Tasks(janus, resized, ages_years, drawn, caption.prompt, use_drawn_ages)
+    whiten_patches(janus, tasks.faces[:_MAX_WHITENED])
+    settings = FitSettings(expert.num_steps, expert.batch_size, expert.lr, seed=seed)
+    own_settings = {
+        "expert": expert.settings(),
+        "prompt": caption.prompt,
+        "num_train_faces": caption.num_train_faces,
+    }
+    own_identity = fingerprint(own_settings, CODE_VERSION, {"caller": identity})
     janus.model.to(device)
     losses = fit(
-        janus.model, tasks.loss, len(faces_NHWC), settings, checkpoint, own_identity, "janus"
+        janus.model, tasks.loss, len(tasks.ages), settings, checkpoint, own_identity, "janus"
     )
     # The weights last: where they are, the rest of the folder is.
     out_dir.mkdir(parents=True, exist_ok=True)
     janus.model.config.save_pretrained(out_dir)
     janus.processor.save_pretrained(out_dir)
     own_card = {
-        "num_caption_faces": len(captions),
-        "num_age_faces": len(faces_NHWC),
+        "num_caption_faces": len(drawn.captions),
+        "num_age_faces": len(tasks.ages),
         "final_loss": round(float(np.mean(losses[-20:])), 4),
     }
     save_weights(out_dir / TRAINED_HERE, janus.model, {**card, **own_card})
@@ -224,19 +280,22 @@ class _Tasks:
         janus: Janus,
         faces_NHWC: np.ndarray,
         ages_years: np.ndarray,
-        drawn_NHWC: np.ndarray,
-        captions: list[str],
+        drawn: DrawnFaces,
         caption_prompt: str,
+        use_drawn_ages: bool,
     ) -> None:
         self.janus = janus
         self.prompt = caption_prompt
         self.faces = janus.pixels(faces_NHWC)
         self.ages = torch.as_tensor(np.asarray(ages_years), dtype=torch.float32)
-        self.drawn = janus.pixels(drawn_NHWC) if len(drawn_NHWC) else self.faces[:0]
+        self.drawn = janus.pixels(drawn.faces_NHWC) if drawn.captions else self.faces[:0]
+        if use_drawn_ages:
+            self.faces = torch.cat([self.faces, self.drawn])
+            self.ages = torch.cat([self.ages, torch.from_numpy(drawn.ages_years)])
         stop = janus.stop_ids
         # Trained on the spelling without a space; scored with both.
         self.trie = build_trie([[janus.encode(str(age))] for age in range(NUM_AGE_BINS)], stop)
-        rows = [[*janus.encode(f" {text}"), stop[0]] for text in captions]
+        rows = [[*janus.encode(f" {text}"), stop[0]] for text in drawn.captions]
         longest = max((len(row) for row in rows), default=0)
         self.captions = torch.tensor(
             [row + [_IGNORED] * (longest - len(row)) for row in rows], dtype=torch.int64
@@ -247,11 +306,11 @@ class _Tasks:
         faces = self.faces[indices]
         num_drawn = min(len(indices) // 2, len(self.drawn))
         chosen = torch.randint(max(1, len(self.drawn)), (num_drawn,), generator=generator)
-        pixels = augment(torch.cat([faces, self.drawn[chosen]]), generator)
-        features = self.janus.image_features(pixels)
+        features = self.janus.image_features(torch.cat([faces, self.drawn[chosen]]))
         loss = self._age_loss(features[: len(faces)], self.ages[indices], generator)
         if num_drawn:
-            loss = loss + self._caption_loss(features[len(faces) :], self.captions[chosen])
+            caption_loss = self._caption_loss(features[len(faces) :], self.captions[chosen])
+            loss = loss + _CAPTION_WEIGHT * caption_loss
         return loss
 
     def _age_loss(self, features_BTD: Tensor, ages: Tensor, generator: torch.Generator) -> Tensor:
@@ -298,19 +357,3 @@ def soft_ages(ages_years: Tensor, sigma_years: float = _LABEL_SIGMA_YEARS) -> Te
     """Return Gaussian-weighted answers around ages, float (B, 101), rows sum to 1."""
     bins_A = torch.arange(NUM_AGE_BINS, dtype=torch.float32)
     return (-0.5 * ((bins_A - ages_years[:, None]) / sigma_years) ** 2).softmax(dim=1)
-
-
-def augment(pixels_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Return pictures mirrored, shifted by up to 3 pixels and relit, each at random."""
-    size = pixels_BCHW.shape[-1]
-    padded = F.pad(pixels_BCHW, (3, 3, 3, 3), mode="replicate")
-    batch = len(pixels_BCHW)
-    offsets = torch.randint(0, 7, (batch, 2), generator=generator).tolist()
-    mirrored = (torch.rand(batch, generator=generator) < 0.5).tolist()
-    pictures = []
-    for picture, (top, left), mirror in zip(padded, offsets, mirrored, strict=True):
-        crop = picture[:, top : top + size, left : left + size]
-        pictures.append(crop.flip(-1) if mirror else crop)
-    gain = 0.85 + 0.3 * torch.rand(batch, 1, 1, 1, generator=generator)
-    bias = 0.3 * (torch.rand(batch, 1, 1, 1, generator=generator) - 0.5)
-    return torch.stack(pictures) * gain + bias

@@ -13,7 +13,9 @@ QUESTION = "Describe the face."
 @pytest.fixture(scope="module")
 def janus() -> Janus:
     """Untrained, with weights large enough that answers differ by orders of magnitude."""
-    janus = build_tiny_janus(32, [f" {AGE_QUESTION}", f" {QUESTION}", " A man with a beard."], 3)
+    janus = build_tiny_janus(
+        32, [f" {AGE_QUESTION}", f" {QUESTION}", " A man with a beard."], 3, True, 2
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in janus.model.model.language_model.parameters():

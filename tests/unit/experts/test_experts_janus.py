@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from agetf_pipeline.captions.age_words import mentions_age
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, DataError, StageError, WeightsError
 from agetf_pipeline.core.weights import read_card
@@ -21,7 +22,12 @@ from agetf_pipeline.experts.janus import (
     janus_version,
     load_janus,
 )
-from agetf_pipeline.experts.janus_tiny import augment, build_tiny_janus, soft_ages
+from agetf_pipeline.experts.janus_tiny import (
+    build_tiny_janus,
+    draw_faces,
+    soft_ages,
+    whiten_patches,
+)
 
 STOP = 9
 
@@ -110,14 +116,31 @@ def test_soft_ages_are_distributions_around_the_age() -> None:
     assert targets.argmax(dim=1).tolist() == [30, 0, 100]
 
 
-def test_augmentation_follows_its_generator_and_keeps_the_shape() -> None:
-    pixels = torch.rand(4, 3, 16, 16)
-    first = augment(pixels, torch.Generator().manual_seed(1))
-    again = augment(pixels, torch.Generator().manual_seed(1))
-    other = augment(pixels, torch.Generator().manual_seed(2))
-    assert first.shape == pixels.shape
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_whitened_patches_start_with_equal_variance(untrained: Janus) -> None:
+    # Light and shade dominate these pictures: left alone, one component holds nearly all variance.
+    generator = torch.Generator().manual_seed(0)
+    light = 3 * torch.randn(64, 1, 1, 1, generator=generator)
+    pixels = light + 0.3 * torch.randn(64, 3, 32, 32, generator=generator)
+    whiten_patches(untrained, pixels)
+    embedding = untrained.model.model.vision_model.embeddings.patch_embedding
+    with torch.no_grad():
+        given = embedding(pixels).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(given.mean(dim=1), torch.zeros(len(given)), atol=1e-3, rtol=0)
+    assert float(given.std(dim=1).max() / given.std(dim=1).min()) < 1.2
+
+
+def test_drawn_faces_come_with_what_is_on_them() -> None:
+    drawn = draw_faces(4, 32)
+    again = draw_faces(4, 32)
+    assert drawn.faces_NHWC.shape == (4, 32, 32, 3)
+    assert drawn.captions == again.captions
+    assert all(caption.endswith(".") and not mentions_age(caption) for caption in drawn.captions)
+    np.testing.assert_array_equal(drawn.faces_NHWC, again.faces_NHWC)
+
+
+def test_a_side_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match="input_px"):
+        build_tiny_janus(33, [" A man."], 0)
 
 
 # The tiny network
@@ -137,7 +160,7 @@ def test_tokenizer_gives_text_back(untrained: Janus) -> None:
 
 def test_prompt_holds_the_image_and_no_unknown_word(untrained: Janus) -> None:
     ids = untrained.prompt_ids(AGE_QUESTION)
-    assert int((ids == untrained.model.config.image_token_id).sum()) == (32 // 8) ** 2
+    assert int((ids == untrained.model.config.image_token_id).sum()) == 4 * 4
     assert untrained.processor.tokenizer.unk_token_id not in ids
 
 
