@@ -29,6 +29,9 @@ def anchor_weights(ages_N: Tensor, anchors_K: Tensor) -> Tensor:
 class AgeEmbedding(nn.Module):
     """`MLP(Fourier(a)) + sum_k tri_k(a) e_k`: any age from 0 to 100 years can be asked for."""
 
+    frequencies: Tensor
+    anchors_K: Tensor
+
     def __init__(self, anchors_years: Sequence[float], dim: int, num_frequencies: int) -> None:
         super().__init__()
         # Half periods of 100 years and less: the embedding is continuous, and does not wrap round.

@@ -42,9 +42,11 @@ class StyledBlock(nn.Module):
         self.norm2 = nn.GroupNorm(num_groups(channels), channels, affine=False)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.modulation = nn.Linear(style_dim, 4 * channels)
-        nn.init.normal_(self.modulation.weight, std=0.02)
+        # Strong from the start: a weak one lets the model settle on ignoring the age.
+        nn.init.normal_(self.modulation.weight, std=style_dim**-0.5)
         nn.init.zeros_(self.modulation.bias)
-        nn.init.zeros_(self.conv2.weight)
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.5)
 
     def forward(self, x_BCHW: Tensor, style_BS: Tensor) -> Tensor:
         """Return features of the same shape."""

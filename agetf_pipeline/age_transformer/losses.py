@@ -74,28 +74,46 @@ def structure_loss(
     return _mean(1 - ssim, inner)
 
 
-def head_weights(source_NCHW: Tensor, target_NCHW: Tensor, softness: float = 0.08) -> Tensor:
+def head_region(size_px: int, device: torch.device | None = None) -> Tensor:
+    """Return the share, (H, W), 0 to 1, to which a pixel of an aligned face lies on the head.
+
+    An ellipse with a soft border: in FFHQ's alignment heads lie in the same place.
+    """
+    ys = torch.linspace(-1, 1, size_px, device=device)[:, None]
+    xs = torch.linspace(-1, 1, size_px, device=device)[None]
+    radius_HW = ((xs / 0.72) ** 2 + ((ys + 0.06) / 0.9) ** 2).sqrt()
+    return torch.sigmoid((1 - radius_HW) * 16)
+
+
+def head_weights(
+    source_NCHW: Tensor, target_NCHW: Tensor, outside: float = 0.5, softness: float = 0.08
+) -> Tensor:
     """Return how much each pixel of a pair of photographs can be compared, (N, 1, H, W), 0 to 1.
 
     Two photographs of one person differ in place, light and clothes, which a rendering must take
-    from its source. The head of an aligned face lies in an ellipse, which always counts; what is
-    outside counts where the two borders are alike, as in a series before one camera.
+    from its source. The head always counts. What is outside counts in full where the two borders
+    are alike, as in a series before one camera, and else by `outside`: long hair turns grey there
+    too, always in the same direction, while another background pulls one way as often as the
+    other and `preservation_loss` holds against it.
 
     Args:
         source_NCHW: What is rendered.
         target_NCHW: The same person at the target age.
+        outside: Weight of the outside where the borders differ.
         softness: Mean border difference (images are -1 to 1) at which the outside counts by 1/e.
     """
-    H, W = source_NCHW.shape[-2:]
-    ys = torch.linspace(-1, 1, H, device=source_NCHW.device)[:, None]
-    xs = torch.linspace(-1, 1, W, device=source_NCHW.device)[None]
-    radius_HW = ((xs / 0.72) ** 2 + ((ys + 0.06) / 0.9) ** 2).sqrt()
-    inside_HW = torch.sigmoid((1 - radius_HW) * 16)
+    inside_HW = head_region(source_NCHW.shape[-1], source_NCHW.device)
     outside_HW = (1 - inside_HW) / (1 - inside_HW).sum()
     difference = (source_NCHW - target_NCHW).abs().mean(dim=1)
     border_N = (difference * outside_HW).sum(dim=(1, 2))
-    alike_N = torch.exp(-border_N / softness)[:, None, None]
+    alike_N = torch.exp(-border_N / softness)[:, None, None].clamp(min=outside)
     return (inside_HW + (1 - inside_HW) * alike_N)[:, None]
+
+
+def preservation_loss(image_NCHW: Tensor, source_NCHW: Tensor) -> Tensor:
+    """Return the mean absolute difference to the source outside the head, (N,), 0 to 2."""
+    outside_HW = 1 - head_region(image_NCHW.shape[-1], image_NCHW.device)
+    return ((image_NCHW - source_NCHW).abs() * outside_HW).mean(dim=(1, 2, 3))
 
 
 def soft_age_target(ages_N: Tensor, sigmas_N: Tensor, num_bins: int) -> Tensor:

@@ -16,6 +16,12 @@ from agetf_pipeline.age_transformer.layers import ResBlock, StyledBlock, Transfo
 from agetf_pipeline.age_transformer.sizes import ModelSettings
 
 BOTTLENECK_PX = 8
+# A gate that can shut does so at once, to reconstruct, and then lets no gradient through. What is
+# painted is an offset, so an open gate can still leave a pixel as it is.
+_MASK_FLOOR = 0.2
+# A head sums hundreds of features, so that a step of Adam moves the whole flow at once: without a
+# small gain it saturates before it has learned where to go.
+_FLOW_GAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,13 @@ class AgeTransformer(nn.Module):
         )
         self.to_context = nn.Linear(2 * deep, style)
         self.age = AgeEmbedding(settings.anchors_years, style, settings.num_frequencies)
+        self.age_norm = nn.LayerNorm(style)
+        self.context_norm = nn.LayerNorm(style)
+        # The last normalisation keeps the age as loud as the face, whatever the layers before.
         self.style = nn.Sequential(
-            nn.Linear(style, style), nn.SiLU(), nn.Linear(style, style), nn.SiLU()
-        )
+            nn.Linear(2 * style, style), nn.SiLU(), nn.Linear(style, style),
+            nn.LayerNorm(style, elementwise_affine=False), nn.SiLU(),
+        )  # fmt: skip
         self.decoder_blocks = nn.ModuleList(
             nn.ModuleList(StyledBlock(width, style) for _ in range(count))
             for width, count in zip(channels, settings.blocks, strict=True)
@@ -101,19 +111,17 @@ class AgeTransformer(nn.Module):
                       padding=1 if level < 2 else 0)
             for level in range(self.flow_level)
         )  # fmt: skip
+        self.flow_norm = nn.GroupNorm(1, channels[self.flow_level])
         self.to_flow = nn.Conv2d(channels[self.flow_level], 2, 3, padding=1)
         self.out_norm = nn.GroupNorm(1, channels[0])
         self.to_image = nn.Conv2d(channels[0], 4 * patch**2, 3, padding=1)
         self._start_at_the_image()
 
     def _start_at_the_image(self) -> None:
-        nn.init.zeros_(self.to_flow.weight)
-        nn.init.zeros_(self.to_flow.bias)
-        nn.init.normal_(self.to_image.weight, std=0.01)
-        nn.init.zeros_(self.to_image.bias)
-        # Mask logits of -2: an eighth synthesised, enough for gradients to flow.
-        with torch.no_grad():
-            self.to_image.bias[3 * self.settings.patch_px**2 :] = -2.0
+        for layer in (self.to_flow, self.to_image):
+            nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
     def encode(self, image_BCHW: Tensor, vlm_BD: Tensor | None = None) -> Encoded:
         """Encode faces once.
@@ -144,8 +152,9 @@ class AgeTransformer(nn.Module):
         """Render encoded faces at ages in years, (B, A), in one batched pass."""
         B, A = ages_BA.shape
         size, patch = self.settings.size_px, self.settings.patch_px
-        age_NS = self.age(ages_BA.reshape(-1))
-        style_NS = self.style(age_NS + _per_age(encoded.context, A))
+        age_NS = self.age_norm(self.age(ages_BA.reshape(-1)))
+        context_NS = _per_age(self.context_norm(encoded.context), A)
+        style_NS = self.style(torch.cat([age_NS, context_NS], dim=1))
         deepest = len(self.settings.channels) - 1
         h_NCHW = _per_age(encoded.bottleneck + encoded.skips[0], A)
         flow_N2HW = warped_NCHW = None
@@ -161,14 +170,19 @@ class AgeTransformer(nn.Module):
             for block in self.decoder_blocks[level]:  # type: ignore[union-attr]
                 h_NCHW = block(h_NCHW, style_NS)
             if level == self.flow_level:
-                flow_N2HW = self.settings.max_flow * torch.tanh(self.to_flow(h_NCHW).float())
+                raw_N2HW = self.to_flow(F.silu(self.flow_norm(h_NCHW))).float()
+                flow_N2HW = self.settings.max_flow * torch.tanh(_FLOW_GAIN * raw_N2HW)
                 fine = F.interpolate(flow_N2HW, (size, size), mode="bilinear", align_corners=False)
                 warped_NCHW = warp(_per_age(encoded.image, A), fine)
         assert flow_N2HW is not None
         assert warped_NCHW is not None
         out = F.pixel_shuffle(self.to_image(F.silu(self.out_norm(h_NCHW))), patch).float()
-        mask_N1HW = torch.sigmoid(out[:, 3:])
-        image = (1 - mask_N1HW) * warped_NCHW.float() + mask_N1HW * torch.tanh(out[:, :3])
+        mask_N1HW = _MASK_FLOOR + (1 - _MASK_FLOOR) * torch.sigmoid(out[:, 3:])
+        # Painted relative to what is there: hair turns white by an offset that is the same for
+        # every strand, where absolute colours would have to be learned for every background.
+        warped = warped_NCHW.float()
+        synth_NCHW = (warped + 2 * torch.tanh(out[:, :3])).clamp(-1, 1)
+        image = (1 - mask_N1HW) * warped + mask_N1HW * synth_NCHW
         return Rendered(
             image.view(B, A, 3, size, size),
             mask_N1HW.view(B, A, size, size),

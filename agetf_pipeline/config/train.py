@@ -31,6 +31,9 @@ class LossWeights(Section):
     cycle: float = Field(default=2.0, ge=0)
     order: float = Field(default=0.5, ge=0)
     smoothness: float = Field(default=0.05, ge=0)
+    preservation: float = Field(
+        default=2.0, ge=0, description="Towards the source, outside the head."
+    )
     paired: float = Field(default=5.0, ge=0, description="Towards the same subject at another age.")
 
 

@@ -43,3 +43,13 @@ def set_num_threads(num_threads: int | None) -> None:
     configured = os.environ.get("OMP_NUM_THREADS", "")
     default = int(configured) if configured.isdigit() else len(os.sched_getaffinity(0))
     torch.set_num_threads(max(1, num_threads or default))
+
+
+def computes_bf16(device: "torch.device") -> bool:
+    """Whether a device computes in bfloat16 itself; emulated, it is slower than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported()) if supported is not None else False

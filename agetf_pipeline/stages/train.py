@@ -169,15 +169,16 @@ def _embeddings(workspace: Workspace, data: "FaceData", messages: list[str]) -> 
     """Return the VLM embedding of each training image, NaN where there is none."""
     import numpy as np
 
-    captions = read_table(workspace, CAPTIONS).drop_nulls("image_embedding")
-    if captions.is_empty():
+    from agetf_pipeline.captions.cache import load_embeddings
+
+    image_ids, vectors = load_embeddings(workspace)
+    if not image_ids:
         messages.append(
             "train.guidance is 'embedding', but the caption cache holds no embedding: trained "
             "without guidance. Run the stage caption, or set train.guidance=null."
         )
         return None
-    vectors = np.stack(captions["image_embedding"].to_list()).astype(np.float32)
-    row_of = {image_id: row for row, image_id in enumerate(captions["image_id"].to_list())}
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     rows = np.array([row_of.get(image_id, -1) for image_id in data.image_ids])
     embeddings = np.where(rows[:, None] >= 0, vectors[rows], np.nan).astype(np.float32)
     if missing := int((rows < 0).sum()):

@@ -42,6 +42,7 @@ class TrainState:
 
     model: nn.Module
     discriminator: nn.Module
+    aligner: nn.Module
     optimizer: torch.optim.Optimizer
     optimizer_discriminator: torch.optim.Optimizer
     ema: Ema
@@ -59,6 +60,7 @@ def save_checkpoint(path: Path, state: TrainState, identity: str) -> None:
         "history": state.history,
         "model": state.model.state_dict(),
         "discriminator": state.discriminator.state_dict(),
+        "aligner": state.aligner.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "optimizer_discriminator": state.optimizer_discriminator.state_dict(),
         "ema": state.ema.state,
@@ -90,6 +92,7 @@ def resume(path: Path, state: TrainState, identity: str) -> bool:
         return False
     state.model.load_state_dict(content["model"])
     state.discriminator.load_state_dict(content["discriminator"])
+    state.aligner.load_state_dict(content["aligner"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.optimizer_discriminator.load_state_dict(content["optimizer_discriminator"])
     for name, value in content["ema"].items():

@@ -271,10 +271,11 @@ def read_anchors(path: Path) -> list[float]:
         )
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     anchors = values.get("anchors_years") if isinstance(values, dict) else None
-    numbers = isinstance(anchors, list) and all(isinstance(a, int | float) for a in anchors)
-    if not numbers or len(anchors) < 2 or sorted(set(anchors)) != anchors:
+    if not isinstance(anchors, list) or not all(isinstance(a, int | float) for a in anchors):
+        anchors = []
+    if len(anchors) < 2 or sorted(set(anchors)) != anchors:
         raise DataError(
-            f"Expected 'anchors_years: [5, 15, ...]', rising numbers, in {path}; found {anchors}."
+            f"Expected 'anchors_years: [5, 15, ...]', rising numbers, in {path}; found {values}."
         )
     if anchors[0] < 0 or anchors[-1] > 100:
         raise DataError(f"Expected anchors of 0 to 100 years in {path}; found {anchors}.")

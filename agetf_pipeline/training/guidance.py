@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from agetf_pipeline.age_transformer.losses import expected_age, soft_age_target, weighted_mean
 from agetf_pipeline.age_transformer.renderer import to_tensor
+from agetf_pipeline.core.devices import computes_bf16
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.fitting import FitSettings, fit
 from agetf_pipeline.core.weights import load_weights, read_card
@@ -81,7 +82,8 @@ def fit_age_regressor(
         ages = torch.from_numpy(data.ages_years[items]).to(device)
         variances = torch.from_numpy(data.variances_years2[items]).to(device)
         target = soft_age_target(ages, variances.sqrt().clamp(2, 12), NUM_AGE_BINS)
-        logits = network(images)
+        with _fast(device):
+            logits = network(images)
         entropy = -(target * torch.log_softmax(logits, dim=1)).sum(dim=1)
         distance = (expected_age(logits) - ages).abs() / 10
         return weighted_mean(entropy + distance, 1 / (1 + variances / 64))
@@ -109,7 +111,8 @@ def fit_identity_embedder(
         pairs = [_two_of(members[int(person)], generator) for person in chosen]
         first, second = np.array(pairs).T
         views = torch.cat([_views(data, first, generator), _views(data, second, generator)])
-        z_ND = network(views.to(device))
+        with _fast(device):
+            z_ND = network(views.to(device))
         same = torch.from_numpy(np.tile(chosen, 2)).to(device)
         return _contrast(z_ND, same)
 
@@ -150,6 +153,11 @@ def measure_same_person_auc(network: nn.Module, data: FaceData) -> float | None:
     if not len(genuine) or not len(impostor):
         return None
     return float((np.searchsorted(impostor, genuine) / len(impostor)).mean())
+
+
+def _fast(device: torch.device) -> torch.autocast:
+    """bf16 where the hardware computes it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device))
 
 
 def _mixed_probabilities(groups: np.ndarray) -> Tensor:

@@ -20,10 +20,12 @@ from agetf_pipeline.age_transformer.model import AgeTransformer
 from agetf_pipeline.age_transformer.renderer import to_tensor
 from agetf_pipeline.age_transformer.sizes import ModelSettings
 from agetf_pipeline.config.train import TrainConfig
+from agetf_pipeline.core.devices import computes_bf16
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.training import objective
+from agetf_pipeline.training.alignment import PairAligner
 from agetf_pipeline.training.checkpoints import Ema, TrainState, resume, save_checkpoint
 from agetf_pipeline.training.dataset import Batch, FaceData, Sampler
 from agetf_pipeline.training.guidance import Guidance
@@ -117,10 +119,13 @@ def new_state(run: Run) -> TrainState:
         model.load_state_dict(run.initial_state)
     model = model.to(run.device)
     discriminator = Discriminator(run.model_settings).to(run.device)
+    aligner = PairAligner().to(run.device)
+    learned = [*model.parameters(), *aligner.parameters()]
     return TrainState(
         model,
         discriminator,
-        torch.optim.AdamW(model.parameters(), config.lr, (0.9, 0.99), weight_decay=0.01),
+        aligner,
+        torch.optim.AdamW(learned, config.lr, (0.9, 0.99), weight_decay=0.01),
         torch.optim.AdamW(
             discriminator.parameters(), config.lr_discriminator, (0.0, 0.99), weight_decay=0.0
         ),
@@ -133,6 +138,7 @@ def train_step(run: Run, state: TrainState, sampler: Sampler) -> dict[str, float
     config, device = run.config, run.device
     assert isinstance(state.model, AgeTransformer)
     assert isinstance(state.discriminator, Discriminator)
+    assert isinstance(state.aligner, PairAligner)
     torch.manual_seed(config.seed * 1_000_003 + state.step)
     batch = sampler.draw(state.step)
     data = _to_step_data(run, state, batch)
@@ -142,7 +148,7 @@ def train_step(run: Run, state: TrainState, sampler: Sampler) -> dict[str, float
     state.discriminator.requires_grad_(False)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         parts, rendered = objective.generator_losses(
-            state.model, state.discriminator, run.guidance, data, config.losses
+            state.model, state.discriminator, state.aligner, run.guidance, data, config.losses
         )
     loss = objective.total_loss(parts, config.losses)
     values = {name: float(value.detach()) for name, value in parts.items()}
@@ -178,10 +184,7 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether to train in bf16: as configured, or, for `auto`, where the hardware computes it."""
     if config.precision != "auto":
         return config.precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return bool(supported())
+    return computes_bf16(device)
 
 
 def measure_paired_l1(

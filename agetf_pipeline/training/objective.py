@@ -13,9 +13,11 @@ from agetf_pipeline.age_transformer.discriminator import Discriminator
 from agetf_pipeline.age_transformer.losses import weighted_mean
 from agetf_pipeline.age_transformer.model import AgeTransformer, Rendered
 from agetf_pipeline.config.train import LossWeights
+from agetf_pipeline.training.alignment import PairAligner
 from agetf_pipeline.training.guidance import Guidance
 
 _CYCLE_EVERY = 3
+_ALIGNMENT_EFFORT = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class StepData:
 def generator_losses(
     model: AgeTransformer,
     discriminator: Discriminator,
+    aligner: PairAligner,
     guidance: Guidance,
     data: StepData,
     weights: LossWeights,
@@ -56,7 +59,7 @@ def generator_losses(
     encoded = model.encode(data.source, data.vlm)
     rendered = model.decode(encoded, data.ages)
     out: dict[str, Tensor] = {}
-    _supervised(out, rendered, data, weights)
+    _supervised(out, rendered, aligner, data, weights)
     _guided(out, guidance, rendered, data, weights)
     gap = (data.ages - data.ages[:, :1]).abs()
     if weights.smoothness:
@@ -105,26 +108,35 @@ def adversarial_fakes(rendered: Rendered, data: StepData) -> tuple[Tensor, Tenso
 
 
 def _supervised(
-    out: dict[str, Tensor], rendered: Rendered, data: StepData, weights: LossWeights
+    out: dict[str, Tensor],
+    rendered: Rendered,
+    aligner: PairAligner,
+    data: StepData,
+    weights: LossWeights,
 ) -> None:
     """Reconstruction at the source's age, and the same subject's pictures at other ages."""
-    A = data.ages.shape[1]
+    A, S = data.ages.shape[1], data.target.shape[-1]
     trust = losses.curriculum_weight(data.variance, data.progress)
     if weights.reconstruction:
         image = rendered.image[:, 0]
         values = losses.pixel_loss(image, data.source) + losses.edge_loss(image, data.source)
         out["reconstruction"] = weighted_mean(values, trust[:, 0])
     paired = data.has_target[:, 1:].flatten() > 0
-    if weights.paired and bool(paired.any()):
-        S = data.target.shape[-1]
-        image = rendered.image[:, 1:].reshape(-1, 3, S, S)[paired]
-        target = data.target[:, 1:].reshape(-1, 3, S, S)[paired]
-        source = data.source.repeat_interleave(A - 1, dim=0)[paired]
+    if not bool(paired.any()):
+        return
+    image = rendered.image[:, 1:].reshape(-1, 3, S, S)[paired]
+    target = data.target[:, 1:].reshape(-1, 3, S, S)[paired]
+    source = data.source.repeat_interleave(A - 1, dim=0)[paired]
+    if weights.preservation:
+        out["preservation"] = losses.preservation_loss(image, source).mean()
+    if weights.paired:
         where = losses.head_weights(source, target)
+        image, effort = aligner(image, source, target)
         values = (
             losses.pixel_loss(image, target, where)
             + losses.edge_loss(image, target, where)
-            + 0.25 * losses.structure_loss(image, target, where)
+            + 0.15 * losses.structure_loss(image, target, where)
+            + _ALIGNMENT_EFFORT * effort
         )
         # Both labels must hold for a pair: the one that was given and the one that was asked for.
         both = (trust[:, 1:] * trust[:, :1].expand(-1, A - 1)).flatten()[paired]

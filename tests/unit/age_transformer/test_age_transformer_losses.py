@@ -52,7 +52,21 @@ def test_head_weights_count_the_head_always_and_the_rest_where_the_borders_agree
     alike, unlike = losses.head_weights(x, x), losses.head_weights(x, other)
     assert (alike > 0.99).all()
     assert (unlike[..., 7:9, 7:9] > 0.99).all()
-    assert (unlike[..., 0, 0] < 0.3).all()
+    torch.testing.assert_close(unlike[..., 0, 0], torch.full((2, 1), 0.5), atol=0.01, rtol=0)
+
+
+def test_preservation_holds_the_outside_alone():
+    x = images()
+    inside, outside = x.clone(), x.clone()
+    inside[..., 6:10, 6:10] += 0.5
+    outside[..., :2, :2] += 0.5
+    assert (losses.preservation_loss(inside, x) < 1e-3).all()
+    moved = outside.requires_grad_()
+    value = losses.preservation_loss(moved, x)
+    assert (value > 1e-3).all()
+    assert (value < 2).all()
+    value.sum().backward()
+    assert moved.grad[..., 0, 0].min() > 0
 
 
 def test_age_loss_is_least_at_the_age_and_grows_with_the_distance():

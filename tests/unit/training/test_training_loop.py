@@ -17,6 +17,7 @@ from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS, group_of
 from agetf_pipeline.training import guidance, loop
+from agetf_pipeline.training.alignment import PairAligner
 from agetf_pipeline.training.checkpoints import Ema
 from agetf_pipeline.training.dataset import FaceData, Sampler
 
@@ -99,7 +100,7 @@ def test_a_damaged_checkpoint_is_a_clear_error(tmp_path):
 def test_a_few_faces_are_learned_by_heart(tmp_path):
     weights = {
         "adversarial": 0.0, "age": 0.0, "identity": 0.0, "cycle": 0.0, "order": 0.0,
-        "smoothness": 0.0,
+        "smoothness": 0.0, "preservation": 0.0,
     }  # fmt: skip
     run = make_run(tmp_path, num_images=480, lr=4e-3, losses=weights, log_every_images=80)
     state = loop.train(run)
@@ -114,12 +115,31 @@ def test_a_few_faces_are_learned_by_heart(tmp_path):
     assert after < 0.6 * before
 
 
+def test_the_aligner_starts_at_nothing_and_finds_the_light_of_the_other_photograph():
+    torch.manual_seed(0)
+    aligner = PairAligner(8)
+    source = torch.rand(4, 3, 32, 32) * 0.5
+    target = source * 1.2 - 0.2
+    same, effort = aligner(source, source, target)
+    torch.testing.assert_close(same, source, atol=1e-5, rtol=0)
+    assert effort.tolist() == [0, 0, 0, 0]
+    optimizer = torch.optim.Adam(aligner.parameters(), 3e-3)
+    for _ in range(60):
+        aligned, effort = aligner(source, source, target)
+        loss = (aligned - target).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.3 * (source - target).abs().mean()
+    assert 0 < effort.max() <= 1
+
+
 def test_all_losses_take_part(tmp_path):
     state = loop.train(make_run(tmp_path))
     seen = {name for row in state.history for name in row}
     assert seen >= {
         "adversarial", "age", "identity", "reconstruction", "paired", "cycle", "order",
-        "smoothness", "discriminator", "r1", "loss", "grad_norm", "lr",
+        "smoothness", "preservation", "discriminator", "r1", "loss", "grad_norm", "lr",
     }  # fmt: skip
 
 
