@@ -44,11 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", required=True, type=Path, help="folder of the Dagster instance")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
-    logging.getLogger("agetf_pipeline").setLevel(logging.INFO)
-    logging.getLogger(__name__).setLevel(logging.INFO)
+    _log_to_terminal()
     os.environ[CONFIG_VARIABLE] = options.config
     prepare_home(options.home.resolve())
     started_s = time.monotonic()
@@ -65,6 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if succeeded:
         print_summary(config, workspace, time.monotonic() - started_s)
     return 0 if succeeded else 1
+
+
+class _PlainFormatter(logging.Formatter):
+    """Time and message; Dagster puts the job, the run and the step before what it captures."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage())
+        return f"{self.formatTime(record, '%H:%M:%S')} {message}"
+
+
+def _log_to_terminal() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PlainFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    for name in ("agetf_pipeline", __name__):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _run(instance: dg.DagsterInstance) -> bool:

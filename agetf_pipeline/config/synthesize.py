@@ -22,6 +22,6 @@ class SynthesizeConfig(Section):
         description="How far light, pose and smile differ between a subject's photographs.",
     )
     degraded_fraction: float = Field(default=0.4, ge=0, le=1)
-    label_noise: float = Field(
-        default=0.25, ge=0, le=1, description="Share of crowd labels moved a group."
+    crowd_error: float = Field(
+        default=1.0, ge=0, description="Scale of the crowd's error in age; 0: always right."
     )

@@ -216,7 +216,7 @@ def _labels_csv(items: list[Photograph], config: SynthesizeConfig) -> str:
     labels = crowd_labels(
         [item.identity for item in items],
         np.asarray([item.age_years for item in items]),
-        config.label_noise,
+        config.crowd_error,
         config.seed,
     )
     columns = ("image_number", *(field.name for field in fields(CrowdLabel)))

@@ -1,6 +1,7 @@
 """Who is photographed at which age, and what a crowd then says of the pictures."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,69 +97,50 @@ class CrowdLabel:
 
 
 def crowd_labels(
-    identities: list[Identity], ages_years: np.ndarray, label_noise: float, seed: int
+    identities: list[Identity], ages_years: np.ndarray, crowd_error: float, seed: int
 ) -> list[CrowdLabel]:
     """Return what a crowd says of pictures, mistakes included.
+
+    The crowd names the group of the age that it perceives, which lies off the true one by a normal
+    error that grows with age: a standard deviation of 2 years and 12 % of the age, times
+    `crowd_error`. That is somewhat better than single people are (mean absolute errors of 4.7 years
+    on a set of mostly young faces and 7.2 on one of adults: Han, Otto and Jain, 2013).
 
     Args:
         identities: Who is in each picture, N of them.
         ages_years: True ages, (N,).
-        label_noise: Share of the age groups that are wrong. The mistakes go to the nearer
-            neighbour, sooner close to a border, and with less confidence.
+        crowd_error: Scale of the errors; 0 for a crowd that is always right.
         seed: Of the crowd.
     """
-    if not identities:
-        return []
-    margins = np.asarray([_margin(age) for age in ages_years])
-    odds = np.exp(-6.0 * margins)
-    chance = _scaled(odds, label_noise)
     rng = np.random.default_rng([107, seed])
     return [
-        _label(identity, float(age), float(margin), float(p), rng)
-        for identity, age, margin, p in zip(identities, ages_years, margins, chance, strict=True)
+        _label(identity, float(age), crowd_error, rng)
+        for identity, age in zip(identities, ages_years, strict=True)
     ]
 
 
-def _scaled(odds: np.ndarray, share: float) -> np.ndarray:
-    """Scale odds to probabilities (at most 0.95 each) whose mean is `share`."""
-    chance = np.minimum(odds * share / odds.mean(), 0.95)
-    for _ in range(20):
-        if chance.mean() <= 0 or abs(chance.mean() - share) < 1e-4:
-            break
-        chance = np.minimum(chance * share / chance.mean(), 0.95)
-    return chance
-
-
-def _margin(age_years: float) -> float:
-    """Distance to the nearest border between groups, in widths of the group (0 to 1)."""
-    group = group_of(age_years)
+def _perceived_group(age: float, crowd_error: float, draw: float) -> tuple[str, float]:
+    """Return the group that the crowd names, and the share of it that agrees."""
+    perceived = min(max(age + crowd_error * (2.0 + 0.12 * age) * draw, 0.0), 100.0)
+    group = group_of(perceived)
+    spread = crowd_error * (1.0 + 0.04 * age)
+    if spread <= 0:
+        return group, 1.0
     low, high = group_bounds(group)
-    borders = [border for border in (low, high) if 0 < border < 101]
-    return min(abs(age_years - border) for border in borders) / (high - low)
+    below = 0.0 if group == AGE_GROUPS[0] else _normal_cdf((low - perceived) / spread)
+    above = 0.0 if group == AGE_GROUPS[-1] else 1 - _normal_cdf((high - perceived) / spread)
+    return group, 1 - below - above
 
 
-def _neighbour(age_years: float) -> str:
-    index = AGE_GROUPS.index(group_of(age_years))
-    low, high = group_bounds(AGE_GROUPS[index])
-    below = age_years - low < high - age_years
-    if index == 0:
-        below = False
-    if index == len(AGE_GROUPS) - 1:
-        below = True
-    return AGE_GROUPS[index - 1 if below else index + 1]
+def _normal_cdf(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
-def _label(
-    who: Identity, age: float, margin: float, chance: float, rng: np.random.Generator
-) -> CrowdLabel:
+def _label(who: Identity, age: float, crowd_error: float, rng: np.random.Generator) -> CrowdLabel:
     # Every draw is made for every picture: the n-th label does not depend on the ones before.
-    wrong, spread, flip, sure, lost = rng.uniform(0, 1, 5)
-    occlusion, noise = rng.exponential(3.0, 2), rng.normal(0, 1.0, 3)
-    if wrong < chance:
-        group, confidence = _neighbour(age), 0.42 + 0.33 * spread
-    else:
-        group = group_of(age)
-        confidence = 1 - (0.10 + 0.42 * np.exp(-5.0 * margin)) * spread
+    flip, sure, lost = rng.uniform(0, 1, 3)
+    occlusion, noise, error = rng.exponential(3.0, 2), rng.normal(0, 1.0, 3), rng.normal()
+    group, confidence = _perceived_group(age, crowd_error, float(error))
     swapped = flip < _GENDER_NOISE * (3 if age < 3 else 1)
     gender = {"male": "female", "female": "male"}[who.gender] if swapped else who.gender
     gender_confidence = 0.52 + 0.25 * sure if swapped else 1 - (0.35 if age < 6 else 0.12) * sure

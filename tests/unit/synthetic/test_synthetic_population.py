@@ -3,7 +3,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from agetf_pipeline.data.ages import AGE_GROUPS, group_of
+from agetf_pipeline.data.ages import AGE_GROUPS, group_midpoint, group_of
 from agetf_pipeline.synthetic.captions import describe
 from agetf_pipeline.synthetic.faces import draw_identity
 from agetf_pipeline.synthetic.population import (
@@ -33,23 +33,23 @@ def test_a_subjects_ages_rise_and_differ():
 
 
 @lru_cache
-def _labels(count=2000, noise=0.25, seed=0):
+def _labels(count=2000, error=1.0, seed=0):
     ages = ffhq_ages(count, seed)
     people = [draw_identity(number) for number in range(count)]
-    return ages, people, crowd_labels(people, ages, noise, seed)
+    return ages, people, crowd_labels(people, ages, error, seed)
 
 
-def test_the_crowd_errs_as_often_as_asked_and_only_by_a_neighbour():
+def test_the_crowd_errs_as_much_as_it_says_and_more_with_age():
     ages, _, labels = _labels()
-    steps = [
-        AGE_GROUPS.index(label.age_group) - AGE_GROUPS.index(group_of(age))
-        for age, label in zip(ages, labels, strict=True)
-    ]
-    assert set(steps) <= {-1, 0, 1}
-    assert abs(np.mean(np.abs(steps)) - 0.25) < 0.03
+    midpoints = np.asarray([group_midpoint(label.age_group) for label in labels])
+    errors = np.abs(midpoints - ages)
+    assert 4.0 < errors.mean() < 6.0
+    assert errors[ages > 40].mean() > errors[ages < 20].mean() + 1.5
+    wrong = np.mean([label.age_group != group_of(a) for a, label in zip(ages, labels, strict=True)])
+    assert 0.25 < wrong < 0.5
     assert all(
         label.age_group == group_of(age)
-        for age, label in zip(*_labels(noise=0.0)[::2], strict=True)
+        for age, label in zip(*_labels(error=0.0)[::2], strict=True)
     )
 
 
@@ -57,11 +57,11 @@ def test_mistakes_lie_near_borders_and_are_less_sure():
     ages, _, labels = _labels()
     wrong = np.asarray([a.age_group != group_of(age) for age, a in zip(ages, labels, strict=True)])
     confidence = np.asarray([label.age_group_confidence for label in labels])
-    assert confidence[wrong].mean() < confidence[~wrong].mean() - 0.15
+    assert confidence[wrong].mean() < confidence[~wrong].mean() - 0.05
     assert ((confidence > 0) & (confidence <= 1)).all()
     twenties = (ages >= 20) & (ages < 30)
     near = np.minimum(ages - 20, 30 - ages) < 1.5
-    assert wrong[twenties & near].mean() > 2 * wrong[twenties & ~near].mean()
+    assert wrong[twenties & near].mean() > 1.25 * wrong[twenties & ~near].mean()
 
 
 def test_pose_glasses_and_gender_follow_the_identity_with_small_errors():
