@@ -233,7 +233,11 @@ class Sampler:
         return np.concatenate(parts).astype(np.int64)
 
     def _ages(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Own age, the ages of up to A - 2 other images of the subject, and ages without truth."""
+        """Own age, the ages of other images of the subject, and ages without truth.
+
+        The last column of a subject's row goes without truth as often as ages lie off the anchors:
+        ages that nobody was photographed at are trained by the guidance networks alone.
+        """
         data, num_ages = self._data, self._config.ages_per_image
         ages = np.stack([self._free_ages(num_ages, rng) for _ in indices])
         ages[:, 0] = data.ages_years[indices]
@@ -242,7 +246,8 @@ class Sampler:
             members = self._people.get(int(data.identities[index]))
             if members is None:
                 continue
-            others = rng.permutation(members[members != index])[: max(1, num_ages - 2)]
+            free = int(rng.random() < self._config.off_anchor_fraction)
+            others = rng.permutation(members[members != index])[: max(1, num_ages - 1 - free)]
             partners[row, 1 : 1 + len(others)] = others
             ages[row, 1 : 1 + len(others)] = data.ages_years[others]
         return ages, partners
