@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-# No call home by any of the tools; thread pools that do not fight over the cores.
+# No call home by any of the tools; waiting threads sleep (see agetf_pipeline/core/devices.py).
 export DAGSTER_DISABLE_TELEMETRY := yes
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
@@ -20,11 +20,8 @@ export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 export PYTHONPATH := $(CURDIR)
-# Large blocks stay in the process: glibc gives them back after every call otherwise (see
-# docs/decisions/0004-memory-allocation.md).
-export MALLOC_MMAP_THRESHOLD_ := 1073741824
-export MALLOC_TRIM_THRESHOLD_ := 2147483647
-
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 0
 .PHONY: help
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile

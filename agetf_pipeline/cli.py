@@ -5,7 +5,6 @@ Exit codes: 0 success; 1 the work failed or had to stop, with the reason; 2 wron
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +16,15 @@ _DEFAULT_CONFIG = Path("configs/demo.yaml")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    # Nothing that a stage calls may report its use over the network.
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from agetf_pipeline.core.devices import prepare_process
+
+    prepare_process()
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     logging.getLogger("agetf_pipeline").setLevel(logging.WARNING if options.quiet else logging.INFO)
     from agetf_pipeline.core.errors import AgetfError
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from agetf_pipeline.core.devices import prepare_process
 from agetf_pipeline.core.errors import AgetfError
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import is_caf, shard_of
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", required=True, type=Path, help="folder of the Dagster instance")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
+    prepare_process()
     _log_to_terminal()
     os.environ[CONFIG_VARIABLE] = options.config
     prepare_home(options.home.resolve())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from agetf_pipeline.core.devices import prepare_process
 from agetf_pipeline.core.errors import StageError
 from jobs.guard import OriginGuard
 from jobs.launch import prepare_home
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=3000)
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
+    prepare_process()
     prepare_home(options.home.resolve())
     # A terminal's Ctrl-C reaches the whole group; `kill` reaches this process alone.
     signal.signal(signal.SIGTERM, _interrupt)

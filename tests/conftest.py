@@ -11,6 +11,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The application's packages are not installed; the repository root is where they are loaded from.
 sys.path.insert(0, str(REPOSITORY))
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")

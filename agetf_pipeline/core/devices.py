@@ -9,6 +9,21 @@ if TYPE_CHECKING:
     import torch
 
 
+def prepare_process() -> None:
+    """Set what has to stand in the environment before PyTorch is loaded.
+
+    Threads that wait must sleep: on a machine whose cores are busy, waiting ones that spin made a
+    training step of 70 ms take 1,800. Nothing that is called may report its use over the network.
+    """
+    for name, value in {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
 def resolve_device(name: str) -> "torch.device":
     """Return the torch device that a config's `runtime.device` names.
 
