@@ -23,5 +23,5 @@ class SynthesizeConfig(Section):
     )
     degraded_fraction: float = Field(default=0.4, ge=0, le=1)
     crowd_error: float = Field(
-        default=1.0, ge=0, description="Scale of the crowd's error in age; 0: always right."
+        default=1.25, ge=0, description="Scale of the crowd's error in age; 0: always right."
     )

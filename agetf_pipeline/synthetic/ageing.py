@@ -23,6 +23,14 @@ def rise(age_years: float, start: float, end: float = MAX_AGE_YEARS) -> float:
     return 1.06 * t * t / (t + 0.06)
 
 
+def early_rise(age_years: float, start: float, end: float = MAX_AGE_YEARS) -> float:
+    """Return a rise that begins gently at `start`, is fastest after it, and slows until `end`.
+
+    Skin changes most between 20 and 60: with an even rise, 20 and 45 could hardly be told apart.
+    """
+    return 1 - (1 - min(rise(age_years, start, end), 1.0)) ** 1.7
+
+
 @dataclass(frozen=True)
 class AgeCues:
     """How far each sign of age has come, 0 to about 1; none ever falls with age.
@@ -83,18 +91,18 @@ def age_cues(identity: Identity, age_years: float) -> AgeCues:
     rate = identity.ageing_rate
     child = min(age / 19.0, 1.0)
     return AgeCues(
-        growth=1 - (1 - child) ** 2,
+        growth=1 - (1 - child) ** 1.5,
         puberty=ramp(age, 11, 20),
         hair_growth=ramp(age, -1.2, 4),
         fullness_loss=rise(age, 6),
-        skin_dulling=rise(age, 4),
-        roughness=rate * rise(age, 16),
+        skin_dulling=early_rise(age, 4),
+        roughness=rate * early_rise(age, 16),
         spots=rate * rise(age, 36, 98),
-        nasolabial=rate * rise(age, 14, 88),
-        crows_feet=rate * rise(age, 21, 88),
-        forehead=rate * rise(age, 22, 92),
+        nasolabial=rate * early_rise(age, 14, 88),
+        crows_feet=rate * early_rise(age, 21, 88),
+        forehead=rate * early_rise(age, 22, 92),
         frown=rate * rise(age, 29, 92),
-        eye_bags=rate * rise(age, 15, 90),
+        eye_bags=rate * early_rise(age, 15, 90),
         marionette=rate * rise(age, 38, 95),
         mouth_lines=rate * rise(age, 52),
         jowls=rise(age, 32),
@@ -145,38 +153,38 @@ def proportions(identity: Identity, cues: AgeCues) -> Proportions:
     def grow(baby: float, adult: float) -> float:
         return baby + (adult - baby) * g
 
-    chin = grow(0.645, 0.735) + 0.045 * male + 0.045 * who.face_length * g
+    chin = grow(0.61, 0.735) + 0.045 * male + 0.045 * who.face_length * g
     jaw_y = grow(0.25, 0.20)
     cranium_y = grow(-0.13, -0.165)
-    cranium_ry = grow(0.70, 0.64) + 0.02 * who.face_length
-    eye_y = grow(0.045, -0.06) - 0.01 * who.face_length
-    mouth_y = grow(0.375, 0.385) + 0.02 * male + 0.025 * who.face_length * g
+    cranium_ry = grow(0.715, 0.64) + 0.02 * who.face_length
+    eye_y = grow(0.085, -0.06) - 0.01 * who.face_length
+    mouth_y = grow(0.385, 0.385) + 0.02 * male + 0.025 * who.face_length * g
     openness = 1 + 0.16 * who.eye_openness - 0.30 * cues.lid_droop
     size = 1 + 0.10 * who.eye_size
     lips = (1 + 0.28 * who.lip_fullness) * (1 - 0.14 * male) * (1 - 0.45 * old)
     return Proportions(
         cranium_y=cranium_y,
-        cranium_rx=grow(0.585, 0.525) * (1 + 0.05 * who.face_width),
+        cranium_rx=grow(0.605, 0.525) * (1 + 0.05 * who.face_width),
         cranium_ry=cranium_ry,
         jaw_y=jaw_y,
-        jaw_rx=grow(0.475, 0.40) * (1 + 0.07 * who.jaw_width + 0.03 * who.face_width)
+        jaw_rx=grow(0.49, 0.40) * (1 + 0.07 * who.jaw_width + 0.03 * who.face_width)
         + 0.035 * male
         + 0.02 * (who.cheeks + 1) * (1 - 0.8 * old),
         jaw_ry=chin - jaw_y,
         squareness=0.12 + g * (0.25 * who.jaw_squareness + 0.25 * male),
         eye_x=grow(0.262, 0.245) + 0.014 * who.eye_spacing,
         eye_y=eye_y,
-        eye_w=grow(0.128, 0.108) * size,
-        eye_up=grow(0.078, 0.052) * openness * size,
+        eye_w=grow(0.140, 0.108) * size,
+        eye_up=grow(0.090, 0.052) * openness * size,
         eye_low=grow(0.052, 0.036) * size,
-        iris_r=grow(0.066, 0.051) * (1 + 0.05 * who.eye_size),
+        iris_r=grow(0.074, 0.051) * (1 + 0.05 * who.eye_size),
         brow_y=eye_y - grow(0.175, 0.150) - 0.02 * who.brow_height + 0.03 * male + 0.022 * old,
         brow_thick=(grow(0.014, 0.026) + 0.008 * male)
         * (1 + 0.3 * who.brow_thickness)
         * (1 - 0.3 * old),
-        nose_y=grow(0.19, 0.185) + 0.02 * who.nose_length * g + 0.025 * old,
+        nose_y=grow(0.215, 0.185) + 0.02 * who.nose_length * g + 0.025 * old,
         nose_w=(grow(0.082, 0.100) + 0.010 * male + 0.010 * old) * (1 + 0.16 * who.nose_width),
-        nose_h=grow(0.05, 0.115) + 0.02 * who.nose_bridge * g,
+        nose_h=grow(0.045, 0.115) + 0.02 * who.nose_bridge * g,
         mouth_y=mouth_y,
         mouth_w=grow(0.135, 0.182) * (1 + 0.10 * who.mouth_width) + 0.02 * max(who.smile, 0.0),
         lip_up=grow(0.034, 0.036) * lips,
