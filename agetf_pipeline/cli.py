@@ -24,7 +24,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     logging.getLogger("agetf_pipeline").setLevel(logging.WARNING if options.quiet else logging.INFO)
     from agetf_pipeline.core.errors import AgetfError
 

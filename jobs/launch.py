@@ -77,7 +77,6 @@ def _log_to_terminal() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     for name in ("agetf_pipeline", __name__):
         logging.getLogger(name).setLevel(logging.INFO)
 

@@ -58,9 +58,10 @@ def _interrupt(*_: object) -> None:
 
 def _serve(instance: dg.DagsterInstance, port: int) -> None:
     import uvicorn
-    from dagster._cli.workspace.cli_target import WorkspaceOpts, workspace_opts_to_load_target
+    from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._utils import is_port_in_use
+    from dagster_shared.cli import WorkspaceOpts
     from dagster_webserver.app import create_app_from_workspace_process_context
     from dagster_webserver.version import __version__
 

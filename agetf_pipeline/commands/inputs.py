@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from agetf_pipeline.config.ingest import ImageLimits
 from agetf_pipeline.core.errors import DataError
 
 _FACE_PX = 512
@@ -59,10 +58,10 @@ def read_face(path: Path, aligned: bool) -> InputFace:
         aligned: Whether the face fills the picture already; otherwise it is found.
     """
     from agetf_pipeline.data.faces import default_detector, find_and_crop
-    from agetf_pipeline.data.probe import Rejection, probe
+    from agetf_pipeline.data.probe import Limits, Rejection, probe
 
     try:
-        probed = probe(path.read_bytes(), ImageLimits())
+        probed = probe(path.read_bytes(), Limits())
     except OSError as error:
         return InputFace(path, None, f"The file cannot be read: {error.strerror}.")
     if isinstance(probed, Rejection):

@@ -77,7 +77,7 @@ def readings_from_distribution(
     variance = p_NA @ (AGE_BINS_YEARS.astype(np.float64) ** 2) - age**2
     # A one-hot distribution has no spread: a bin is a year wide, so its own spread is the floor.
     sigma = np.sqrt(np.maximum(variance, 1.0 / 12.0))
-    finite = np.isfinite(p_NA).all(axis=1)
+    finite = np.atleast_1d(np.isfinite(p_NA).all(axis=1))
     reasons = tuple(None if good else "the network gave a non-finite value" for good in finite)
     return Readings(
         np.where(finite, age, np.nan).astype(np.float32),

@@ -5,6 +5,7 @@ the suite runs on one row of aggregates per table, and its result is what a run 
 """
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,19 +136,26 @@ def _validate(table: str, fractions: dict[str, float], rules: list[Rule]) -> dic
     import pandas as pd
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    # It says on every run which temporary folder it made.
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset(table)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(
         {"dataframe": pd.DataFrame([fractions])}
     )
+    from great_expectations.expectations.core.expect_column_max_to_be_between import (
+        ExpectColumnMaxToBeBetween,
+    )
+    from great_expectations.expectations.metadata_types import FailureSeverity
+
     suite = gx.ExpectationSuite(
         name=table,
         expectations=[
-            gx.expectations.ExpectColumnMaxToBeBetween(
+            ExpectColumnMaxToBeBetween(
                 column=rule.name,
                 max_value=rule.max_broken_fraction,
-                severity=rule.severity,
+                severity=FailureSeverity(rule.severity),
                 meta={"rule": rule.name, "expects": rule.description},
             )
             for rule in rules

@@ -6,13 +6,16 @@ images show one person. Both see the training split alone.
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.hashing import fingerprint
+from agetf_pipeline.core.parallel import run_in_processes
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import read_table, table_hashes
 from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "distill"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+
+_NETWORKS = ("age_regressor", "identity_embedder")
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
@@ -31,11 +34,9 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
 
 def _work(config: PipelineConfig, workspace: Workspace, identity: str) -> StageReport:
     import numpy as np
-    import torch
 
     from agetf_pipeline.core.devices import resolve_device, set_num_threads
-    from agetf_pipeline.core.fitting import FitSettings
-    from agetf_pipeline.core.weights import load_weights, read_card, save_weights
+    from agetf_pipeline.core.weights import load_weights
     from agetf_pipeline.training import guidance
     from agetf_pipeline.training.dataset import load_face_data
 
@@ -45,33 +46,17 @@ def _work(config: PipelineConfig, workspace: Workspace, identity: str) -> StageR
     manifest = read_table(workspace, TRAINING_MANIFEST)
     data = load_face_data(workspace, manifest, distill.input_px, "train")
     held_out = load_face_data(workspace, manifest, distill.input_px, "val")
-    fits = {
-        guidance.AGE_REGRESSOR: guidance.fit_age_regressor,
-        guidance.IDENTITY_EMBEDDER: guidance.fit_identity_embedder,
-    }
+    calls = [(config, workspace, name, identity) for name in _NETWORKS]
+    if device.type == "cpu":
+        run_in_processes(_ensure_trained, calls)
+    else:
+        for call in calls:
+            _ensure_trained(*call)
     outputs, networks = {}, {}
-    for index, (name, fit_network) in enumerate(fits.items()):
+    for name in _NETWORKS:
         path = guidance.guidance_path(workspace, name)
-        torch.manual_seed(distill.seed + index)
         network = guidance.build_critic(name, distill.width, distill.input_px).to(device)
-        if path.exists() and read_card(path).get("identity") == identity:
-            load_weights(network, path)
-        else:
-            fit_settings = FitSettings(
-                distill.num_steps, distill.batch_size, distill.lr, seed=distill.seed + index
-            )
-            checkpoint = workspace.state / "fit" / f"guidance_{name}.pt"
-            fit_network(data, network, fit_settings, checkpoint, identity)
-            card = {
-                "kind": name,
-                "identity": identity,
-                "width": distill.width,
-                "input_px": distill.input_px,
-                "trained_on": "synthetic" if config.synthesize.enabled else "workspace corpus",
-                "num_images": len(data),
-            }
-            save_weights(path, network, card)
-            checkpoint.unlink(missing_ok=True)
+        load_weights(network, path)
         networks[name] = network.eval()
         outputs[name] = workspace.relative(path)
     mae = guidance.measure_age_mae(networks[guidance.AGE_REGRESSOR], held_out)
@@ -89,6 +74,45 @@ def _work(config: PipelineConfig, workspace: Workspace, identity: str) -> StageR
         outputs=outputs,
         messages=_messages(len(held_out), num_subjects, auc),
     )
+
+
+def _ensure_trained(config: PipelineConfig, workspace: Workspace, name: str, identity: str) -> None:
+    """Train one network unless its file stands and was made of the same."""
+    import torch
+
+    from agetf_pipeline.core.devices import resolve_device
+    from agetf_pipeline.core.fitting import FitSettings
+    from agetf_pipeline.core.weights import read_card, save_weights
+    from agetf_pipeline.training import guidance
+    from agetf_pipeline.training.dataset import load_face_data
+
+    path = guidance.guidance_path(workspace, name)
+    if path.exists() and read_card(path).get("identity") == identity:
+        return
+    distill = config.distill
+    seed = distill.seed + _NETWORKS.index(name)
+    manifest = read_table(workspace, TRAINING_MANIFEST)
+    data = load_face_data(workspace, manifest, distill.input_px, "train")
+    torch.manual_seed(seed)
+    network = guidance.build_critic(name, distill.width, distill.input_px)
+    network = network.to(resolve_device(config.runtime.device))
+    fits = {
+        guidance.AGE_REGRESSOR: guidance.fit_age_regressor,
+        guidance.IDENTITY_EMBEDDER: guidance.fit_identity_embedder,
+    }
+    settings = FitSettings(distill.num_steps, distill.batch_size, distill.lr, seed=seed)
+    checkpoint = workspace.state / "fit" / f"guidance_{name}.pt"
+    fits[name](data, network, settings, checkpoint, identity)
+    card = {
+        "kind": name,
+        "identity": identity,
+        "width": distill.width,
+        "input_px": distill.input_px,
+        "trained_on": "synthetic" if config.synthesize.enabled else "workspace corpus",
+        "num_images": len(data),
+    }
+    save_weights(path, network, card)
+    checkpoint.unlink(missing_ok=True)
 
 
 def _messages(num_held_out: int, num_subjects: int, auc: float | None) -> list[str]:

@@ -16,6 +16,7 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.devices import set_num_threads
 from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.hashing import fingerprint, hash_bytes, hash_file
+from agetf_pipeline.core.parallel import run_in_processes
 from agetf_pipeline.core.weights import read_card, save_weights
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
 from agetf_pipeline.data.images import read_rgb, resize_rgb
@@ -79,8 +80,9 @@ def _work(config: PipelineConfig, workspace: Workspace, wanted: list[str]) -> St
     train, check = faces_NHW3[~held_out], faces_NHW3[held_out][:_MAX_HELD_OUT]
     figures: dict[str, float | None] = {}
     outputs = {}
-    for name in wanted:
-        path = _ensure_trained(config, workspace, name, train, chosen)
+    # Trained on the CPU whatever the device: the tiny networks alone are trained here.
+    calls = [(config, workspace, name, train, chosen) for name in wanted]
+    for name, path in zip(wanted, run_in_processes(_ensure_trained, calls), strict=True):
         outputs[name] = workspace.relative(path)
         figures |= _measure(config, workspace, name, check)
     messages.append(

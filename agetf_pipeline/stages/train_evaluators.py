@@ -10,6 +10,7 @@ from pathlib import Path
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.hashing import fingerprint, hash_file
+from agetf_pipeline.core.parallel import run_in_processes
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TRAINING_MANIFEST
 from agetf_pipeline.data.tables import read_table, table_hashes
@@ -108,7 +109,7 @@ def _train(
         "age_estimator": training.train_age_estimator,
         "identity_embedder": training.train_identity_embedder,
     }
-    figures: dict[str, float | None] = {}
+    calls = []
     for name in wanted:
         architecture = settings.model_dump(
             mode="json", exclude={"age_estimator_weights", "identity_embedder_weights"}
@@ -116,8 +117,17 @@ def _train(
         identity = fingerprint(architecture, CODE_VERSION, {"faces": data.version, "name": name})
         checkpoint = workspace.state / "fit" / f"evaluation_{name}.pt"
         path = evaluator_path(workspace, name)
-        losses = trainers[name](data, settings, path, checkpoint, identity, device)
-        if losses:
-            figures[f"{name}_final_loss"] = round(losses[-1], 4)
+        calls.append((trainers[name], data, settings, path, checkpoint, identity, device))
+    together = device.type == "cpu"
+    results = run_in_processes(_call, calls) if together else [_call(*call) for call in calls]
+    figures: dict[str, float | None] = {
+        f"{name}_final_loss": round(losses[-1], 4)
+        for name, losses in zip(wanted, results, strict=True)
+        if losses
+    }
     counts = {"num_faces": len(data.faces), "num_people": int(data.people.max()) + 1}
     return counts, figures, None
+
+
+def _call(function, *arguments):
+    return function(*arguments)

@@ -16,6 +16,7 @@ from agetf_pipeline.config.experts import ExpertName
 from agetf_pipeline.core.devices import resolve_device, set_num_threads
 from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.hashing import fingerprint, hash_bytes
+from agetf_pipeline.core.parallel import run_in_processes
 from agetf_pipeline.core.weights import read_card
 from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data.schemas import IMAGES
@@ -104,10 +105,13 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
     figures: dict[str, float | None] = {}
     outputs: dict[str, str] = {}
     messages: list[str] = []
-    for name in _trained_here(config):
-        part = _part_of(config, train, name)
-        counts[f"num_train_images_{name}"] = part.height
-        figures[f"final_loss_{name}"] = _ensure_trained(config, workspace, name, part, messages)
+    names = _trained_here(config)
+    parts: dict[ExpertName, pl.DataFrame] = {name: _part_of(config, train, name) for name in names}
+    trained = _train_all(config, workspace, parts)
+    for name, (final_loss, notes) in trained.items():
+        counts[f"num_train_images_{name}"] = parts[name].height
+        figures[f"final_loss_{name}"] = final_loss
+        messages += notes
         trained_path = expert_folder(workspace, name) / ("" if name == "janus" else TRAINED_FILE)
         outputs[name] = workspace.relative(trained_path)
     figures |= _measure(config, workspace, calibration, messages)
@@ -117,6 +121,23 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
             "about photographs."
         )
     return StageReport(STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages)
+
+
+def _train_all(
+    config: PipelineConfig, workspace: Workspace, parts: dict[ExpertName, pl.DataFrame]
+) -> dict[ExpertName, tuple[float | None, list[str]]]:
+    """Train every expert that is not trained yet; the last loss and the notes of each."""
+    calls: list[tuple[PipelineConfig, Workspace, ExpertName, pl.DataFrame]] = [
+        (config, workspace, name, part) for name, part in parts.items()
+    ]
+    if resolve_device(config.runtime.device).type == "cpu":
+        # The longest first, so that the cores end together.
+        calls.sort(key=lambda call: -config.train_experts.experts[call[2]].num_steps)
+        results = run_in_processes(_ensure_trained, calls)
+    else:
+        results = [_ensure_trained(*call) for call in calls]
+    by_name = {call[2]: result for call, result in zip(calls, results, strict=True)}
+    return {name: by_name[name] for name in parts}  # in the order of the config, not of length
 
 
 def _trained_here(config: PipelineConfig) -> list[ExpertName]:
@@ -156,9 +177,9 @@ def _ensure_trained(
     workspace: Workspace,
     name: ExpertName,
     part: pl.DataFrame,
-    messages: list[str],
-) -> float | None:
-    """Train an expert unless its file stands and was made of the same; return its last loss."""
+) -> tuple[float | None, list[str]]:
+    """Train an expert unless its file stands and was made of the same; its last loss, and notes."""
+    messages: list[str] = []
     expert = config.train_experts.experts[name]
     if not part.height:
         raise StageError(
@@ -184,7 +205,7 @@ def _ensure_trained(
             )
     else:
         _LOGGER.info("%s was trained on the same faces and settings: kept", name)
-    return read_card(path).get("final_loss")
+    return read_card(path).get("final_loss"), messages
 
 
 def _train(
