@@ -1,0 +1,31 @@
+"""Work in processes of its own: results in order, errors raised, one thread each."""
+
+import os
+
+import pytest
+
+from agetf_pipeline.core.parallel import run_in_processes
+
+
+def _square(number: int) -> tuple[int, str, int]:
+    return number**2, os.environ["OMP_NUM_THREADS"], os.getpid()
+
+
+def _fail(number: int) -> int:
+    raise ValueError(f"no {number}")
+
+
+def test_results_keep_the_order_of_the_calls():
+    results = run_in_processes(_square, [(3,), (1,), (2,)])
+    assert [result[0] for result in results] == [9, 1, 4]
+    assert {result[1] for result in results} == {"1"}
+    assert os.getpid() not in {result[2] for result in results}
+
+
+def test_an_error_of_a_call_is_raised():
+    with pytest.raises(ValueError, match="no 4"):
+        run_in_processes(_fail, [(4,)])
+
+
+def test_no_call_is_no_work():
+    assert run_in_processes(_square, []) == []
