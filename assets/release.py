@@ -7,6 +7,6 @@ release_files = stage_asset(
     "release",
     deps=["registered_model"],
     group="release",
-    cost="Seconds.",
+    cost="Label metadata, identity splits, statistics, cards and checksums; seconds.",
     kinds={"parquet"},
 )
