@@ -76,6 +76,10 @@ class _PlainFormatter(logging.Formatter):
 def _log_to_terminal() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_PlainFormatter())
+    # Great Expectations raises its own level when it is imported, to say where it put a folder.
+    handler.addFilter(
+        lambda record: record.levelno >= logging.WARNING or not record.name.startswith("great_exp")
+    )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("agetf_pipeline", __name__):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -1,6 +1,7 @@
 """What a person wants to know when the main job has ended: what was measured, and where it lies."""
 
 import json
+import os
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.workspace import Workspace
@@ -23,7 +24,7 @@ def print_summary(config: PipelineConfig, workspace: Workspace, duration_s: floa
         lines += _verdicts(json.loads(metrics_file.read_text(encoding="utf-8")))
     for name, path in places.items():
         if path.exists():
-            lines.append(f"  {name:<13} {workspace.relative(path)}")
+            lines.append(f"  {name:<13} {os.path.relpath(path)}")
     lines.append(f"  {'model':<13} models:/{config.register_model.model_name}@champion (MLflow)")
     print("\n" + "\n".join(lines))  # noqa: T201
 

@@ -5,7 +5,6 @@ the suite runs on one row of aggregates per table, and its result is what a run 
 """
 
 import json
-import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,8 +135,6 @@ def _validate(table: str, fractions: dict[str, float], rules: list[Rule]) -> dic
     import pandas as pd
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    # It says on every run which temporary folder it made.
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset(table)
