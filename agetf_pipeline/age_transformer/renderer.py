@@ -110,7 +110,7 @@ def to_tensor(faces_NHWC: np.ndarray) -> "torch.Tensor":
     """Return uint8 faces (N, S, S, 3) as float32 (N, 3, S, S), -1 to 1."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(faces_NHWC)).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.from_numpy(np.array(faces_NHWC)).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def to_uint8(images: "torch.Tensor") -> np.ndarray:

@@ -1,5 +1,6 @@
 """`agetf estimate-age`: photographs in, ages with intervals out."""
 
+import logging
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.progress import track
 from agetf_pipeline.core.workspace import Workspace
 
+_LOGGER = logging.getLogger(__name__)
 _COLUMNS = (
     "age_years", "variance_years2", "interval_low_years", "interval_high_years", "age_group",
     "num_experts", "calibrated", "experts", "label_version",
@@ -71,6 +73,12 @@ def _label(
     from agetf_pipeline.moe.labels import label_predictions
 
     experts = load_experts(config, workspace)
+    drawn = [expert.name for expert in experts if expert.trained_on == "synthetic"]
+    if drawn:
+        _LOGGER.warning(
+            "%s were trained on drawn faces: of photographs their ages say nothing.",
+            ", ".join(drawn),
+        )
     calibration = load_calibration(workspace.models / "moe" / "calibration.json")
     if not faces:
         return {}

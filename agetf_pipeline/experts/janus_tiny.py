@@ -287,7 +287,7 @@ class _Tasks:
         self.janus = janus
         self.prompt = caption_prompt
         self.faces = janus.pixels(faces_NHWC)
-        self.ages = torch.as_tensor(np.asarray(ages_years), dtype=torch.float32)
+        self.ages = torch.tensor(np.asarray(ages_years), dtype=torch.float32)
         self.drawn = janus.pixels(drawn.faces_NHWC) if drawn.captions else self.faces[:0]
         if use_drawn_ages:
             self.faces = torch.cat([self.faces, self.drawn])
