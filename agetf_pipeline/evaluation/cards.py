@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agetf_pipeline.core.statistics import Measure
 from agetf_pipeline.evaluation.must_hold import describe
-from agetf_pipeline.evaluation.statistics import Measure
 
 _LABEL_METRICS = (
     "labels/mae_years/mixture",

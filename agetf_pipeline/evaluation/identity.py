@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agetf_pipeline.evaluation.statistics import (
+from agetf_pipeline.core.statistics import (
     Measure,
     Sampling,
     absent,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from agetf_pipeline.core.statistics import Measure, Sampling, absent, measure, measure_mean
 from agetf_pipeline.data.ages import AGE_GROUPS, group_midpoint, group_of
-from agetf_pipeline.evaluation.statistics import Measure, Sampling, absent, measure, measure_mean
 
 MIDPOINTS, MIXTURE = "group_midpoints", "mixture"
 EQUAL_MEAN, EQUAL_MEDIAN = "equal_mean", "equal_median"

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from agetf_pipeline.config.evaluate import EvaluateConfig
+from agetf_pipeline.core.statistics import Measure, Sampling, absent, measure_mean
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, LABELS, PREDICTIONS
 from agetf_pipeline.data.tables import list_partitions, read_table
@@ -22,7 +23,6 @@ from agetf_pipeline.evaluation.judges import Judge, embed, read_ages
 from agetf_pipeline.evaluation.redrawing import compare_with_truth
 from agetf_pipeline.evaluation.renderings import RendersAges
 from agetf_pipeline.evaluation.report import Picture
-from agetf_pipeline.evaluation.statistics import Measure, Sampling, absent, measure_mean
 
 
 @dataclass

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agetf_pipeline.config.evaluate import EvaluateConfig
+from agetf_pipeline.core.statistics import Measure
 from agetf_pipeline.evaluation.labels import best_expert
-from agetf_pipeline.evaluation.statistics import Measure
 
 
 @dataclass(frozen=True)

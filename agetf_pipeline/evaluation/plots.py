@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 
 from agetf_pipeline.core.plotting import BLUE, GREY, ORANGE, PALETTE, figure, save_figure
+from agetf_pipeline.core.statistics import Measure
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.evaluation.enhancement import METRICS
 from agetf_pipeline.evaluation.labels import MIDPOINTS, MIXTURE, methods_of
-from agetf_pipeline.evaluation.statistics import Measure
 
 
 def plot_read_ages(

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from agetf_pipeline.core.progress import track
-from agetf_pipeline.evaluation.image_metrics import (
-    KID_REASON,
-    LPIPS_REASON,
-    psnr,
-    sharpness,
-    ssim,
-)
-from agetf_pipeline.evaluation.statistics import (
+from agetf_pipeline.core.statistics import (
     Measure,
     Sampling,
     absent,
@@ -26,6 +19,13 @@ from agetf_pipeline.evaluation.statistics import (
     order_violation_rate,
     slope,
     spearman,
+)
+from agetf_pipeline.evaluation.image_metrics import (
+    KID_REASON,
+    LPIPS_REASON,
+    psnr,
+    sharpness,
+    ssim,
 )
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from agetf_pipeline.core.files import write_text
+from agetf_pipeline.core.statistics import Measure
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.evaluation.identity import GAPS_YEARS, gap_name
 from agetf_pipeline.evaluation.must_hold import Statement, number
-from agetf_pipeline.evaluation.statistics import Measure
 
 
 @dataclass(frozen=True)

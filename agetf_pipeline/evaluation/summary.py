@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from agetf_pipeline.core.statistics import Measure
 from agetf_pipeline.evaluation.must_hold import Statement, describe
-from agetf_pipeline.evaluation.statistics import Measure
 
 
 def summarise(

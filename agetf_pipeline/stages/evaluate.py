@@ -90,10 +90,10 @@ def _evaluate(
 ) -> StageReport:
     from agetf_pipeline.age_transformer.renderer import Renderer
     from agetf_pipeline.core.devices import resolve_device, set_num_threads
+    from agetf_pipeline.core.statistics import Sampling
     from agetf_pipeline.evaluation import measuring
     from agetf_pipeline.evaluation.judges import AGE_KIND, IDENTITY_KIND, load_judge
     from agetf_pipeline.evaluation.must_hold import judge
-    from agetf_pipeline.evaluation.statistics import Sampling
     from agetf_pipeline.evaluation.truth import load_truth
 
     set_num_threads(config.runtime.num_threads)

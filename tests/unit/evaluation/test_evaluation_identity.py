@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from agetf_pipeline.core.statistics import Sampling
 from agetf_pipeline.evaluation.identity import measure_identity, real_pairs
-from agetf_pipeline.evaluation.statistics import Sampling
 
 SAMPLING = Sampling(num_bootstrap=50, min_cell=5)
 

@@ -3,11 +3,11 @@ import polars as pl
 import pytest
 
 from agetf_pipeline.config.evaluate import EvaluateConfig
+from agetf_pipeline.core.statistics import Measure, Sampling, absent
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS, group_midpoint, group_of
 from agetf_pipeline.evaluation import enhancement, labels, renderings
 from agetf_pipeline.evaluation.must_hold import describe, judge
-from agetf_pipeline.evaluation.statistics import Measure, Sampling, absent
 
 SAMPLING = Sampling(num_bootstrap=50, min_cell=10, synthetic=True)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agetf_pipeline.evaluation.statistics import (
+from agetf_pipeline.core.statistics import (
     Sampling,
     expanded_tail,
     measure,
