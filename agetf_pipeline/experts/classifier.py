@@ -1,15 +1,23 @@
 """An expert that answers with a distribution over 101 ages: ResNet50 and VGG16."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from agetf_pipeline.config.experts import ExpertConfig, NetworkSize
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.weights import load_state, read_state
 from agetf_pipeline.experts.base import Readings, readings_from_distribution
+from agetf_pipeline.experts.heads import mean_variance_loss
+from agetf_pipeline.experts.own_weights import own_card
 from agetf_pipeline.experts.preprocess import faces_to_tensor, normalise, profile_named
 
 
 class ClassifierExpert:
-    """A network with 101 logits as an age expert. It reads in fp32, as every age network here."""
+    """A network with 101 logits as an age expert."""
 
     def __init__(
         self,
@@ -34,3 +42,46 @@ class ClassifierExpert:
         x_NCHW = faces_to_tensor(faces_NHWC, device, self.input_px)
         logits_NA = self.module(normalise(x_NCHW, self._profile))
         return readings_from_distribution(logits_NA.float().softmax(1).cpu().numpy())
+
+
+def load_classifier(
+    kind: str,
+    code_version: str,
+    build: Callable[[NetworkSize], nn.Module],
+    name: str,
+    expert: ExpertConfig,
+    path: Path,
+    device: torch.device,
+) -> ClassifierExpert:
+    """Load a network with 101 logits, strictly.
+
+    Args:
+        kind: Its architecture, as the card of our own weights names it.
+        code_version: Of the file that builds it.
+        build: Makes the network of a size.
+        name: The expert's name in tables.
+        expert: Its settings; a card in the weights says its own.
+        path: The weights.
+        device: Where it runs.
+
+    Raises:
+        WeightsError: The weights are damaged or of another architecture.
+    """
+    card = own_card(path, kind, expert)
+    module = build(card.get("size", expert.size))
+    load_state(module, read_state(path), str(path))
+    return ClassifierExpert(
+        name,
+        module.to(device),
+        int(card.get("input_px", expert.input_px)),
+        str(card.get("profile", expert.profile)),
+        f"{hash_file(path)[:12]}-{code_version}",
+        str(card.get("trained_on", "published")),
+    )
+
+
+def classifier_loss(
+    module: nn.Module, x_NCHW: Tensor, ages_N: Tensor, _genders_N: Tensor
+) -> Tensor:
+    """Return the mean-variance loss of a batch; see `kinds.Trainer.loss`."""
+    return mean_variance_loss(module(x_NCHW), ages_N)

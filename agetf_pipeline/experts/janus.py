@@ -185,6 +185,11 @@ class JanusExpert:
         )
 
 
+def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.device) -> JanusExpert:
+    """Load Janus as an age expert; see `kinds.ExpertKind`."""
+    return JanusExpert(open_janus(path, device, expert.precision or "fp32"))
+
+
 _loaded: dict[tuple[str, str, str], Janus] = {}
 
 
@@ -223,11 +228,16 @@ def load_janus(config: PipelineConfig, workspace: Workspace) -> Janus:
         ConfigError: The config has no expert `janus`.
         WeightsError: The folder is not there or not complete, or the weights do not fit.
     """
+    precision = require_janus(config).precision or config.runtime.precision
     folder = janus_folder(config, workspace)
-    device = resolve_device(config.runtime.device)
-    key = (_folder_hash(folder), str(device), config.runtime.precision)
+    return open_janus(folder, resolve_device(config.runtime.device), precision)
+
+
+def open_janus(folder: Path, device: torch.device, precision: str) -> Janus:
+    """Load Janus from a folder, once per process; see `load_janus`."""
+    key = (_folder_hash(folder), str(device), precision)
     if key not in _loaded:
-        model, processor, trained_on = _load_folder(folder, config.runtime.precision)
+        model, processor, trained_on = _load_folder(folder, precision)
         version = f"{key[0][:12]}-{CODE_VERSION}"
         _loaded.clear()  # one network at a time: a published one fills most of the memory
         _loaded[key] = Janus(model.to(device).eval(), processor, version, trained_on)

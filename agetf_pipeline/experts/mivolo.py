@@ -20,10 +20,15 @@ import torch
 from timm.models.volo import VOLO
 from torch import Tensor, nn
 
+from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.errors import WeightsError
+from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_state, read_state
 from agetf_pipeline.experts.base import Readings
 from agetf_pipeline.experts.heads import MIN_SIGMA_YEARS, SigmaHead
+from agetf_pipeline.experts.kinds import Trainer
+from agetf_pipeline.experts.mivolo_training import AUGMENTATION, mivolo_loss
+from agetf_pipeline.experts.own_weights import own_card
 from agetf_pipeline.experts.preprocess import PROFILES, faces_to_tensor, normalise
 
 CODE_VERSION = "1"
@@ -207,3 +212,27 @@ def read_published(path: Path, size: Literal["tiny", "full"] = "full") -> tuple[
     module = MiVOLO(size, input_px, scale, num_outputs, with_sigma=False)
     load_state(module.volo, state, str(path))
     return module, input_px
+
+
+TRAINER = Trainer(
+    build=lambda expert, mean_age: MiVOLO(
+        expert.size, expert.input_px, AgeRange(average_years=mean_age)
+    ),
+    loss=mivolo_loss,
+    augmentation=AUGMENTATION,
+    profile=PROFILE,
+)
+
+
+def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.device) -> MiVOLOExpert:
+    """Load MiVOLO, ours or published; see `kinds.ExpertKind`."""
+    card = own_card(path, "mivolo", expert)
+    if card:
+        input_px = int(card["input_px"])
+        module = MiVOLO(card["size"], input_px)
+        load_state(module, read_state(path), str(path))
+    else:
+        module, input_px = read_published(path, expert.size)
+    version = f"{hash_file(path)[:12]}-{CODE_VERSION}"
+    trained_on = str(card.get("trained_on", "published"))
+    return MiVOLOExpert(module.to(device), input_px, version, trained_on)

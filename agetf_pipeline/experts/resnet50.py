@@ -3,12 +3,16 @@
 Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 """
 
-from typing import Literal
+from functools import partial
 
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from agetf_pipeline.config.experts import NetworkSize
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
+from agetf_pipeline.experts.augment import Augmentation
+from agetf_pipeline.experts.classifier import classifier_loss, load_classifier
+from agetf_pipeline.experts.kinds import Trainer
 
 CODE_VERSION = "1"
 
@@ -19,7 +23,7 @@ class _SlimBottleneck(Bottleneck):
     expansion = 1
 
 
-def build_resnet50(size: Literal["tiny", "full"]) -> ResNet:
+def build_resnet50(size: NetworkSize) -> ResNet:
     """Return the network with 101 logits, randomly initialised.
 
     Args:
@@ -33,3 +37,12 @@ def build_resnet50(size: Literal["tiny", "full"]) -> ResNet:
     module.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
     return module
+
+
+load_expert = partial(load_classifier, "resnet50", CODE_VERSION, build_resnet50)
+
+TRAINER = Trainer(
+    build=lambda expert, _mean_age: build_resnet50(expert.size),
+    loss=classifier_loss,
+    augmentation=Augmentation(max_shift=0.04, p_low_res=0.15, max_saturation=0.3),
+)

@@ -15,30 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.fitting import FitSettings, fit
 from agetf_pipeline.core.weights import save_weights
-from agetf_pipeline.experts.augment import Augmentation, augment
-from agetf_pipeline.experts.heads import gaussian_nll, mean_variance_loss, regression_loss
-from agetf_pipeline.experts.mivolo import PROFILE, AgeRange, MiVOLO
-from agetf_pipeline.experts.preprocess import PROFILES, faces_to_tensor, normalise
-from agetf_pipeline.experts.resnet50 import build_resnet50
-from agetf_pipeline.experts.vgg16 import build_vgg16
+from agetf_pipeline.experts.augment import augment
+from agetf_pipeline.experts.kinds import Trainer, trainer_of
+from agetf_pipeline.experts.preprocess import faces_to_tensor, normalise, profile_named
 
 _LOGGER = logging.getLogger(__name__)
-_GENDER_WEIGHT = 0.1
 _NO_GENDER = -1
 GENDERS: tuple[str, ...] = ("male", "female")
 """In the order of MiVOLO's two logits."""
-
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "mivolo": Augmentation(p_grey=0.12, p_blur=0.04, max_turn_rad=0.04),
-    "resnet50": Augmentation(max_shift=0.04, p_low_res=0.15, max_saturation=0.3),
-    "vgg16": Augmentation(max_zoom=0.05, p_blur=0.1, max_contrast=0.15, max_noise=0.02),
-}
-"""What each expert's training faces go through, beside what their corpus already did to them."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +51,19 @@ def build_module(name: str, expert: ExpertConfig, ages_years: np.ndarray, seed: 
     """Return an expert's network with initial weights drawn from `seed`.
 
     Args:
-        name: `mivolo`, `resnet50` or `vgg16`.
-        expert: Its size and input.
-        ages_years: float (N,), the training ages: their mean is where the regressor starts.
+        name: Its name in the config.
+        expert: Its kind, size and input.
+        ages_years: float (N,), the training ages: their mean is where a regressor starts.
         seed: Seed of the weights.
+
+    Raises:
+        ConfigError: Networks of its kind are not trained here.
     """
+    average = float(np.mean(ages_years)) if len(ages_years) else 40.0
+    trainer = trainer_of(name, expert)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name == "mivolo":
-            average = float(np.mean(ages_years)) if len(ages_years) else 40.0
-            return MiVOLO(expert.size, expert.input_px, AgeRange(average_years=average))
-        return {"resnet50": build_resnet50, "vgg16": build_vgg16}[name](expert.size)
+        return trainer.build(expert, average)
 
 
 def fit_expert(
@@ -87,10 +77,10 @@ def fit_expert(
     out_path: Path,
     card: dict[str, Any],
 ) -> float:
-    """Train one of our three experts and write its weights; killed and called again, it goes on.
+    """Train an expert and write its weights; killed and called again, it goes on.
 
     Args:
-        name: `mivolo`, `resnet50` or `vgg16`.
+        name: Its name in the config.
         expert: Its size, input and training length.
         data: What it learns from.
         seed: Seed of weights, order and augmentation.
@@ -111,14 +101,15 @@ def fit_expert(
     settings = FitSettings(
         num_steps=expert.num_steps, batch_size=expert.batch_size, lr=expert.lr, seed=seed
     )
-    loss_of = _loss_of(name, module, expert, data, device)
+    trainer = trainer_of(name, expert)
+    loss_of = _loss_of(trainer, module, expert, data, device)
     losses = fit(module, loss_of, len(data), settings, checkpoint, identity, f"training {name}")
     last = float(np.mean(losses[-max(1, len(losses) // 20) :]))
     described = {
-        "architecture": name,
+        "architecture": expert.kind or name,
         "size": expert.size,
         "input_px": expert.input_px,
-        "profile": PROFILE,
+        "profile": trainer.profile,
         "num_train_images": len(data),
         "num_steps": expert.num_steps,
         "final_loss": round(last, 6),
@@ -129,7 +120,11 @@ def fit_expert(
 
 
 def _loss_of(
-    name: str, module: nn.Module, expert: ExpertConfig, data: LabelledFaces, device: torch.device
+    trainer: Trainer,
+    module: nn.Module,
+    expert: ExpertConfig,
+    data: LabelledFaces,
+    device: torch.device,
 ) -> Callable[[Tensor, torch.Generator], Tensor]:
     """Return the loss of a batch: gather, degrade, normalise, predict, compare."""
     # Bytes stay on the CPU: a large corpus does not fit beside the network.
@@ -137,31 +132,14 @@ def _loss_of(
     ages_N = torch.from_numpy(np.array(data.ages_years, np.float32)).to(device)
     codes = [GENDERS.index(g) if g in GENDERS else _NO_GENDER for g in data.genders]
     genders_N = torch.tensor(codes, dtype=torch.int64, device=device)
-    how = AUGMENTATIONS[name]
+    how, profile = trainer.augmentation, profile_named(trainer.profile)
 
     def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
         x_NCHW = faces_to_tensor(faces_NHWC[indices.numpy()], device, expert.input_px)
-        x_NCHW = normalise(augment(x_NCHW, how, generator), PROFILES[PROFILE])
+        x_NCHW = normalise(augment(x_NCHW, how, generator), profile)
         # Convolutions and pools are a quarter faster in this memory layout.
         x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
         indices = indices.to(device)
-        if name == "mivolo":
-            return _mivolo_loss(module(x_NCHW), ages_N[indices], genders_N[indices])
-        return mean_variance_loss(module(x_NCHW), ages_N[indices])
+        return trainer.loss(module, x_NCHW, ages_N[indices], genders_N[indices])
 
     return loss_of
-
-
-def _mivolo_loss(
-    outputs: tuple[Tensor, Tensor | None, Tensor | None], ages_N: Tensor, genders_N: Tensor
-) -> Tensor:
-    """Age error, gender where it is known, and the likelihood of the spread (its head alone)."""
-    age_N, gender_N2, sigma_N = outputs
-    loss = regression_loss(age_N, ages_N)
-    if sigma_N is not None:
-        loss = loss + 0.1 * gaussian_nll((age_N - ages_N).detach(), sigma_N)
-    if gender_N2 is not None and bool((genders_N != _NO_GENDER).any()):
-        loss = loss + _GENDER_WEIGHT * F.cross_entropy(
-            gender_N2, genders_N, ignore_index=_NO_GENDER
-        )
-    return loss

@@ -3,20 +3,24 @@
 Source: Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015, configuration D.
 """
 
-from typing import Literal
+from functools import partial
 
 import torch
 from torch import nn
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
+from agetf_pipeline.config.experts import NetworkSize
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
+from agetf_pipeline.experts.augment import Augmentation
+from agetf_pipeline.experts.classifier import classifier_loss, load_classifier
+from agetf_pipeline.experts.kinds import Trainer
 
 CODE_VERSION = "1"
 _TINY_CHANNELS: dict[str | int, str | int] = {"M": "M", 64: 8, 128: 16, 256: 32, 512: 48}
 _TINY_HIDDEN = 128
 
 
-def build_vgg16(size: Literal["tiny", "full"]) -> VGG:
+def build_vgg16(size: NetworkSize) -> VGG:
     """Return the network with 101 logits, randomly initialised.
 
     Args:
@@ -44,3 +48,12 @@ def build_vgg16(size: Literal["tiny", "full"]) -> VGG:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return module
+
+
+load_expert = partial(load_classifier, "vgg16", CODE_VERSION, build_vgg16)
+
+TRAINER = Trainer(
+    build=lambda expert, _mean_age: build_vgg16(expert.size),
+    loss=classifier_loss,
+    augmentation=Augmentation(max_zoom=0.05, p_blur=0.1, max_contrast=0.15, max_noise=0.02),
+)

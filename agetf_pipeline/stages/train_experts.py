@@ -6,13 +6,13 @@ so that a run that was killed goes on with the expert that is missing.
 """
 
 import logging
+from binascii import crc32
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.config.experts import ExpertName
 from agetf_pipeline.core.devices import resolve_device, set_num_threads
 from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.hashing import fingerprint, hash_bytes
@@ -32,7 +32,7 @@ _LOGGER = logging.getLogger(__name__)
 STAGE = "train_experts"
 CODE_VERSION = "1"
 
-_SEED_OFFSETS: dict[ExpertName, int] = {"janus": 0, "mivolo": 1, "resnet50": 2, "vgg16": 3}
+_USUAL: tuple[str, ...] = ("janus", "mivolo", "resnet50", "vgg16")
 _COLUMNS = ["image_id", "face_path", "gender", "true_age_years", "identity", "split"]
 _READ_BATCH = 32
 
@@ -49,10 +49,10 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     if not section.experts:
         raise ConfigError(
             "Expected experts in train_experts.experts; found none. Name at least one of "
-            f"{sorted(_SEED_OFFSETS)}, as configs/base.yaml does."
+            f"{list(_USUAL)}, as configs/base.yaml does."
         )
     trained = _trained_here(config)
-    given: list[ExpertName] = [name for name in section.experts if name not in trained]
+    given: list[str] = [name for name in section.experts if name not in trained]
     partitions = [name for name in list_partitions(workspace, IMAGES) if is_caf(name)]
     inputs = table_hashes(workspace, IMAGES, partitions)
     inputs |= {f"weights/{name}": weights_hash(config, workspace, name) for name in given}
@@ -106,7 +106,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
     outputs: dict[str, str] = {}
     messages: list[str] = []
     names = _trained_here(config)
-    parts: dict[ExpertName, pl.DataFrame] = {name: _part_of(config, train, name) for name in names}
+    parts: dict[str, pl.DataFrame] = {name: _part_of(config, train, name) for name in names}
     trained = _train_all(config, workspace, parts)
     for name, (final_loss, notes) in trained.items():
         counts[f"num_train_images_{name}"] = parts[name].height
@@ -124,10 +124,10 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
 
 
 def _train_all(
-    config: PipelineConfig, workspace: Workspace, parts: dict[ExpertName, pl.DataFrame]
-) -> dict[ExpertName, tuple[float | None, list[str]]]:
+    config: PipelineConfig, workspace: Workspace, parts: dict[str, pl.DataFrame]
+) -> dict[str, tuple[float | None, list[str]]]:
     """Train every expert that is not trained yet; the last loss and the notes of each."""
-    calls: list[tuple[PipelineConfig, Workspace, ExpertName, pl.DataFrame]] = [
+    calls: list[tuple[PipelineConfig, Workspace, str, pl.DataFrame]] = [
         (config, workspace, name, part) for name, part in parts.items()
     ]
     if resolve_device(config.runtime.device).type == "cpu":
@@ -140,7 +140,7 @@ def _train_all(
     return {name: by_name[name] for name in parts}  # in the order of the config, not of length
 
 
-def _trained_here(config: PipelineConfig) -> list[ExpertName]:
+def _trained_here(config: PipelineConfig) -> list[str]:
     section = config.train_experts
     if not section.enabled:
         return []
@@ -157,7 +157,7 @@ def _trained_on(config: PipelineConfig) -> str:
     return "synthetic" if config.synthesize.enabled else "workspace corpus"
 
 
-def _part_of(config: PipelineConfig, train: pl.DataFrame, name: ExpertName) -> pl.DataFrame:
+def _part_of(config: PipelineConfig, train: pl.DataFrame, name: str) -> pl.DataFrame:
     """The training images of one expert: each leaves out other subjects, so that errors differ."""
     section = config.train_experts
     fractions = {"seen": section.subject_fraction, "left_out": 1 - section.subject_fraction}
@@ -168,14 +168,16 @@ def _part_of(config: PipelineConfig, train: pl.DataFrame, name: ExpertName) -> p
     return (part if part.height else train).head(section.max_train_images)
 
 
-def _seed_of(config: PipelineConfig, name: ExpertName) -> int:
-    return config.train_experts.seed * 10 + _SEED_OFFSETS[name] + 1
+def _seed_of(config: PipelineConfig, name: str) -> int:
+    """A seed of its own for every expert, whatever others the config names."""
+    own = _USUAL.index(name) if name in _USUAL else 10 + crc32(name.encode()) % 1_000_000
+    return config.train_experts.seed * 10 + own + 1
 
 
 def _ensure_trained(
     config: PipelineConfig,
     workspace: Workspace,
-    name: ExpertName,
+    name: str,
     part: pl.DataFrame,
 ) -> tuple[float | None, list[str]]:
     """Train an expert unless its file stands and was made of the same; its last loss, and notes."""
@@ -211,7 +213,7 @@ def _ensure_trained(
 def _train(
     config: PipelineConfig,
     workspace: Workspace,
-    name: ExpertName,
+    name: str,
     part: pl.DataFrame,
     identity: str,
     messages: list[str],
