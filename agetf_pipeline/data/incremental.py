@@ -20,13 +20,8 @@ from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TableSpec
-from agetf_pipeline.data.tables import (
-    conform,
-    empty_frame,
-    read_parquet,
-    table_path,
-    write_parquet,
-)
+from agetf_pipeline.data.streaming import SortedTable, open_table
+from agetf_pipeline.data.tables import conform, table_path, write_parquet
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -71,30 +66,29 @@ def update_table(
     """
     path = table_path(workspace, spec, partition)
     parts = workspace.state / "parts" / spec.name / partition
+    compared = [name for name in wanted.columns if name in spec.schema.names]
+    wanted = wanted.sort(spec.key)
     with exclusive_lock(workspace.state / "locks" / spec.name / f"{partition}.lock", description):
         for folder in (path.parent, parts):
             remove_temporary_files(folder)
-        stored = _stored(path, parts, spec)
-        compared = [name for name in wanted.columns if name in spec.schema.names]
-        current = stored.join(wanted.select(compared), on=compared, how="semi", nulls_equal=True)
-        if is_current is not None and current.height:
-            current = current.filter(is_current(current))
-        todo = wanted.join(
-            current.select(compared), on=compared, how="anti", nulls_equal=True
-        ).sort(spec.key)
-        computed = []
+        leftover = sorted(parts.glob("*.parquet"))
+        sources = _open([*leftover, path], spec)
+        current, num_stored = _find_current(sources, spec, wanted.select(compared), is_current)
+        todo = wanted.join(current, on=spec.key, how="anti")
         with Progress(description, todo.height) as progress:
+            fresh = []
             for chunk in todo.iter_slices(chunk_size):
-                rows = compute(chunk)
-                table = conform(rows, spec)
-                write_parquet(parts / f"{_chunk_name(chunk, compared)}.parquet", table)
-                computed.append(pl.from_arrow(table))
+                part = parts / f"{_chunk_name(chunk, compared)}.parquet"
+                if part in leftover:  # what it holds no longer counts, but is still to be merged
+                    part = part.with_stem(f"{part.stem}-again")
+                write_parquet(part, conform(compute(chunk), spec))
+                fresh.append(part)
                 progress.advance(chunk.height)
-        if todo.height or current.height != stored.height or not path.exists():
-            write_parquet(path, conform(pl.concat([current, *computed]), spec))
+        if todo.height or leftover or current.height != num_stored or not path.exists():
+            _merge(path, spec, sources, _open(fresh, spec), wanted, current, chunk_size)
         for part in parts.glob("*.parquet"):
             part.unlink()
-    num_dropped = stored.height - current.height
+    num_dropped = num_stored - current.height
     _LOGGER.info(
         "%s: %d rows reused, %d computed, %d dropped",
         description, current.height, todo.height, num_dropped,
@@ -102,26 +96,80 @@ def update_table(
     return IncrementalResult(current.height, todo.height, num_dropped)
 
 
-def _stored(path: Path, parts: Path, spec: TableSpec) -> pl.DataFrame:
-    """Rows of the table and of the parts that an interrupted pass left; parts win."""
-    frames = [_read_part(part, spec) for part in sorted(parts.glob("*.parquet"))]
-    if path.exists():
-        frames.append(_read_part(path, spec))
-    if not frames:
-        return empty_frame(spec)
-    return pl.concat(frames).unique(spec.key, keep="first", maintain_order=True)
+def _open(paths: list[Path], spec: TableSpec) -> list[SortedTable]:
+    """Open the files that exist; one of another schema (an older version's) counts as stale."""
+    opened = []
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            same = pq.read_schema(path).equals(spec.schema)
+        except (pa.ArrowInvalid, OSError):
+            same = True  # damaged: opening it says so
+        if same:
+            opened.append(SortedTable(path, spec))
+        else:
+            _LOGGER.warning("%s has another schema than table '%s': made again", path, spec.name)
+    return opened
 
 
-def _read_part(path: Path, spec: TableSpec) -> pl.DataFrame:
-    """Read a file; one of another schema (an older version of the code) counts as stale."""
-    try:
-        same = pq.read_schema(path).equals(spec.schema)
-    except (pa.ArrowInvalid, OSError):
-        same = True  # damaged: let read_parquet say so
-    if not same:
-        _LOGGER.warning("%s has another schema than table '%s': made again", path, spec.name)
-        return empty_frame(spec)
-    return read_parquet(path, spec)
+def _find_current(
+    sources: list[SortedTable],
+    spec: TableSpec,
+    wanted: pl.DataFrame,
+    is_current: Callable[[pl.DataFrame], pl.Series] | None,
+) -> tuple[pl.DataFrame, int]:
+    """Return the keys that need not be computed with the place of their source, and what is stored.
+
+    Where a key is stored several times, the first source counts. Only keys and versions are held,
+    so that memory does not grow with what a row holds.
+    """
+    compared = wanted.columns
+    columns = None if is_current is not None else list(dict.fromkeys([*spec.key, *compared]))
+    schema = {name: wanted.schema[name] for name in spec.key}
+    found = [pl.DataFrame(schema=schema | {"source": pl.Int64, "holds": pl.Boolean})]
+    for place, source in enumerate(sources):
+        for rows in source.slices(columns):
+            held = rows.join(wanted, on=compared, how="semi", nulls_equal=True)
+            if is_current is not None and held.height:
+                held = held.filter(is_current(held))
+            keys = rows.select(spec.key)
+            holds = keys.join(held.select(spec.key), on=spec.key, how="semi")
+            found.append(
+                keys.join(
+                    holds.with_columns(holds=True), on=spec.key, how="left", maintain_order="left"
+                ).select(*spec.key, source=pl.lit(place, pl.Int64), holds=pl.col("holds"))
+            )
+    every = pl.concat(found).unique(spec.key, keep="first", maintain_order=True)
+    return every.filter(pl.col("holds").fill_null(False)).drop("holds"), every.height
+
+
+def _merge(
+    path: Path,
+    spec: TableSpec,
+    stored: list[SortedTable],
+    fresh: list[SortedTable],
+    wanted: pl.DataFrame,
+    current: pl.DataFrame,
+    chunk_size: int,
+) -> None:
+    """Write the table from stored and computed rows, a slice of the wanted keys at a time."""
+    places = wanted.select(spec.key).join(current, on=spec.key, how="left", maintain_order="left")
+    with open_table(path, spec) as writer:
+        for keys in places.iter_slices(chunk_size):
+            low, high = keys[spec.key[0]][0], keys[spec.key[0]][-1]
+            found = [
+                (source, keys.filter(pl.col("source") == place))
+                for place, source in enumerate(stored)
+            ]
+            found += [(source, keys.filter(pl.col("source").is_null())) for source in fresh]
+            frames = []
+            for source, its in found:
+                rows = source.between(low, high) if its.height else None
+                if rows is not None:
+                    frames.append(rows.join(its, on=spec.key, how="semi"))
+            if frames:
+                writer.write(pl.concat(frames))
 
 
 def _chunk_name(chunk: pl.DataFrame, compared: list[str]) -> str:

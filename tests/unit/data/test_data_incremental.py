@@ -13,6 +13,7 @@ from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.incremental import IncrementalResult, update_table
 from agetf_pipeline.data.schemas import TableSpec
+from agetf_pipeline.data.streaming import SortedTable
 from agetf_pipeline.data.tables import read_table, table_path
 
 SPEC = TableSpec(
@@ -132,3 +133,54 @@ def test_a_killed_process_loses_at_most_a_chunk(workspace, tmp_path, num_chunks)
     paths = [table_path(each, SPEC, "x") for each in (workspace, undisturbed)]
     assert hash_file(paths[0]) == hash_file(paths[1])
     assert left_over(workspace) == []
+
+
+def test_parts_that_an_interrupted_merge_left_are_not_lost(workspace, monkeypatch):
+    update(workspace, wanted(range(4)))
+
+    def dying(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agetf_pipeline.data.incremental._merge", dying)
+        with pytest.raises(KeyboardInterrupt):
+            update(workspace, wanted(range(10)))
+
+    assert update(workspace, wanted(range(10))) == IncrementalResult(10, 0, 0)
+    assert read_table(workspace, SPEC)["square"].to_list() == [n**2 for n in range(10)]
+
+
+def test_a_part_whose_rows_no_longer_hold_is_computed_again_under_the_same_keys(workspace):
+    def fail_late(chunk: pl.DataFrame) -> pl.DataFrame:
+        if chunk["image_id"][0] != "000":
+            raise RuntimeError("stop")
+        return square(chunk).with_columns(square=pl.lit(-1, pl.Int64))
+
+    with pytest.raises(RuntimeError):
+        update(workspace, wanted(range(8)), fail_late)
+
+    def holds(rows: pl.DataFrame) -> pl.Series:
+        return rows["square"] >= 0
+
+    result = update_table(workspace, SPEC, "x", wanted(range(8)), square, 4, "squares", holds)
+    assert result == IncrementalResult(0, 8, 4)
+    assert read_table(workspace, SPEC)["square"].to_list() == [n**2 for n in range(8)]
+
+
+def test_memory_holds_keys_not_rows(workspace):
+    """A slice of the table is in memory at a time, whatever the table's length."""
+    most = 0
+    read = SortedTable._read
+
+    def watched(self, groups, columns):
+        nonlocal most
+        rows = read(self, groups, columns)
+        most = max(most, rows.height if columns is None else 0)
+        return rows
+
+    update(workspace, wanted(range(0, 400, 2)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SortedTable, "_read", watched)
+        assert update(workspace, wanted(range(400))) == IncrementalResult(200, 200, 0)
+    assert read_table(workspace, SPEC)["square"].to_list() == [n**2 for n in range(400)]
+    assert 0 < most <= 3 * 4
