@@ -24,6 +24,8 @@ from agetf_pipeline.data.streaming import SortedTable, open_table
 from agetf_pipeline.data.tables import conform, table_path, write_parquet
 
 _LOGGER = logging.getLogger(__name__)
+_GROUP_ROWS = 4096
+"""Rows of a row group, whatever the chunks were: a table's bytes are its rows' alone."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def update_table(
                 fresh.append(part)
                 progress.advance(chunk.height)
         if todo.height or leftover or current.height != num_stored or not path.exists():
-            _merge(path, spec, sources, _open(fresh, spec), wanted, current, chunk_size)
+            _merge(path, spec, sources, _open(fresh, spec), wanted, current)
         for part in parts.glob("*.parquet"):
             part.unlink()
     num_dropped = num_stored - current.height
@@ -151,12 +153,11 @@ def _merge(
     fresh: list[SortedTable],
     wanted: pl.DataFrame,
     current: pl.DataFrame,
-    chunk_size: int,
 ) -> None:
     """Write the table from stored and computed rows, a slice of the wanted keys at a time."""
     places = wanted.select(spec.key).join(current, on=spec.key, how="left", maintain_order="left")
     with open_table(path, spec) as writer:
-        for keys in places.iter_slices(chunk_size):
+        for keys in places.iter_slices(_GROUP_ROWS):
             low, high = keys[spec.key[0]][0], keys[spec.key[0]][-1]
             found = [
                 (source, keys.filter(pl.col("source") == place))

@@ -4,7 +4,7 @@ One expert that fails on one image costs one row: the others, and the other imag
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ def read_faces(
     experts: Sequence[AgeExpert],
     faces_NHWC: np.ndarray,
     image_ids: Sequence[str],
-    batch_size: int,
+    batch_size: int | Mapping[str, int],
 ) -> pl.DataFrame:
     """Read every face with every expert.
 
@@ -29,7 +29,7 @@ def read_faces(
         experts: The experts.
         faces_NHWC: uint8 (N, H, W, 3), RGB, square, aligned.
         image_ids: N names for the rows.
-        batch_size: Faces per forward pass.
+        batch_size: Faces per forward pass: of all experts, or of each by its name.
 
     Returns:
         Rows of `PREDICTIONS`, N per expert. A reading that failed has status `failed`, the reason
@@ -39,8 +39,9 @@ def read_faces(
         raise ValueError(f"{len(faces_NHWC)} faces do not go with {len(image_ids)} image ids")
     rows = []
     for expert in experts:
-        for start in range(0, len(image_ids), batch_size):
-            stop = start + batch_size
+        size = batch_size if isinstance(batch_size, int) else batch_size[expert.name]
+        for start in range(0, len(image_ids), size):
+            stop = start + size
             rows += _read_batch(expert, faces_NHWC[start:stop], image_ids[start:stop])
     return to_frame(rows, PREDICTIONS)
 
@@ -96,6 +97,6 @@ def _row(expert: AgeExpert, readings: Readings, index: int, image_id: str) -> di
         "reason": None,
         "age_years": age,
         "sigma_years": sigma,
-        "distribution": None if distribution is None else distribution[index].tolist(),
+        "distribution": None if distribution is None else distribution[index],
         "valid_mass": None if mass is None else float(mass[index]),
     }

@@ -7,6 +7,7 @@ tried again whenever the stage runs anew.
 
 import logging
 
+import numpy as np
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
@@ -15,6 +16,7 @@ from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.schemas import IMAGES, PREDICTIONS
+from agetf_pipeline.data.streaming import read_slices
 from agetf_pipeline.data.tables import read_table, table_hashes, table_path, to_frame
 from agetf_pipeline.experts.base import AgeExpert
 from agetf_pipeline.experts.load import load_experts, weights_hash
@@ -24,6 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 STAGE = "predict"
 CODE_VERSION = "1"
 _MAX_REASONS = 3
+_SLICE = 8192
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
@@ -71,69 +74,105 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
             "status": ["ok"] * len(experts),
         }
     )
-    size_px = max(expert.input_px for expert in config.train_experts.experts.values())
     result = update_table(
         workspace,
         PREDICTIONS,
         partition,
         images.join(versions, how="cross"),
-        lambda chunk: _read_chunk(workspace, experts, chunk, size_px, config.predict.batch_size),
+        lambda chunk: _read_chunk(config, workspace, experts, chunk),
         # Rows are sorted by image, so all of an image's readings lie in one chunk.
         config.predict.chunk_size * len(experts),
         f"predict {partition}",
     )
-    rows = read_table(workspace, PREDICTIONS, [partition])
+    failed, mean_ages = _read_outcome(workspace, partition)
     counts = {
         "num_images": images.height,
         "num_experts": len(experts),
         "num_reused": result.num_reused,
         "num_computed": result.num_computed,
-        "num_failed": rows.filter(pl.col("status") == "failed").height,
+        "num_failed": failed.height,
     }
-    messages = _explain(rows)
-    num_unread = _check_failures(config, partition, images, rows)
+    messages = _explain(failed)
+    num_unread = _check_failures(config, partition, images.height, len(experts), failed)
     counts["num_images_without_reading"] = num_unread
     outputs = {"predictions": workspace.relative(table_path(workspace, PREDICTIONS, partition))}
-    figures = {}
-    for expert in experts:
-        mean = rows.filter(pl.col("expert") == expert.name)["age_years"].mean()
-        figures[f"mean_age_years_{expert.name}"] = mean if isinstance(mean, float) else None
+    figures = {f"mean_age_years_{expert.name}": mean_ages.get(expert.name) for expert in experts}
     return StageReport(STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages)
 
 
 def _read_chunk(
-    workspace: Workspace,
-    experts: list[AgeExpert],
-    chunk: pl.DataFrame,
-    size_px: int,
-    batch_size: int,
+    config: PipelineConfig, workspace: Workspace, experts: list[AgeExpert], chunk: pl.DataFrame
 ) -> pl.DataFrame:
-    """Read a slice of the wanted rows; each image is decoded once for all experts."""
+    """Read a slice of the wanted rows; each image is decoded once for all experts.
+
+    The next faces are decoded while the networks read these.
+    """
+    from agetf_pipeline.core.background import map_ahead
+    from agetf_pipeline.experts.batching import batch_sizes
     from agetf_pipeline.experts.faces import load_readable_faces
+
+    sizes = batch_sizes(config)
+    size_px = max(expert.input_px for expert in config.train_experts.experts.values())
+    images = chunk.select("image_id", "face_path").unique("image_id").sort("image_id")
+
+    def load(some: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray, list[str | None]]:
+        return some, *load_readable_faces(workspace, some["face_path"].to_list(), size_px)
+
+    frames = []
+    for some, faces_NHWC, reasons in map_ahead(load, images.iter_slices(max(sizes.values()))):
+        wanted = chunk.join(some.select("image_id"), on="image_id", how="semi")
+        why = dict(zip(some["image_id"], reasons, strict=True))
+        frames += _read_loaded(experts, wanted, faces_NHWC, why, sizes)
+    return pl.concat(frames)
+
+
+def _read_loaded(
+    experts: list[AgeExpert],
+    wanted: pl.DataFrame,
+    faces_NHWC: np.ndarray,
+    why: dict[str, str | None],
+    sizes: dict[str, int],
+) -> list[pl.DataFrame]:
+    """Read decoded faces; `why` says of each image None, or why it could not be decoded."""
     from agetf_pipeline.experts.predict import failed_row, read_faces
 
-    images = chunk.select("image_id", "face_path").unique("image_id").sort("image_id")
-    faces_NHWC, reasons = load_readable_faces(workspace, images["face_path"].to_list(), size_px)
-    why = dict(zip(images["image_id"], reasons, strict=True))
     readable = [image_id for image_id, reason in why.items() if reason is None]
     place = {image_id: index for index, image_id in enumerate(readable)}
     frames, failures = [], []
     for expert in experts:
-        wanted = chunk.filter(pl.col("expert") == expert.name)["image_id"].to_list()
-        ids = [image_id for image_id in wanted if image_id in place]
+        its = wanted.filter(pl.col("expert") == expert.name)["image_id"].to_list()
+        ids = [image_id for image_id in its if image_id in place]
         faces = faces_NHWC[[place[image_id] for image_id in ids]]
-        frames.append(read_faces([expert], faces, ids, batch_size))
+        frames.append(read_faces([expert], faces, ids, sizes))
         failures += [
             failed_row(image_id, expert.name, expert.version, why[image_id] or "")
-            for image_id in wanted
+            for image_id in its
             if image_id not in place
         ]
-    return pl.concat([*frames, to_frame(failures, PREDICTIONS)])
+    return [*frames, to_frame(failures, PREDICTIONS)]
 
 
-def _explain(rows: pl.DataFrame) -> list[str]:
+def _read_outcome(
+    workspace: Workspace, partition: str
+) -> tuple[pl.DataFrame, dict[str, float | None]]:
+    """Return the failed rows of the table and every expert's mean age, a slice at a time."""
+    columns = ["image_id", "expert", "status", "reason", "age_years"]
+    failed, sums = [to_frame([], PREDICTIONS).select(columns)], []
+    for rows in read_slices(workspace, PREDICTIONS, partition, _SLICE, columns):
+        failed.append(rows.filter(pl.col("status") == "failed"))
+        age = pl.col("age_years").cast(pl.Float64)
+        sums.append(rows.group_by("expert").agg(total=age.sum(), num=age.count()))
+    if not sums:
+        return pl.concat(failed), {}
+    means = pl.concat(sums).group_by("expert").agg(pl.col("total").sum(), pl.col("num").sum())
+    return pl.concat(failed), {
+        row["expert"]: row["total"] / row["num"] if row["num"] else None
+        for row in means.iter_rows(named=True)
+    }
+
+
+def _explain(failed: pl.DataFrame) -> list[str]:
     """One message per expert and reason of failure, the commonest first."""
-    failed = rows.filter(pl.col("status") == "failed")
     groups = failed.group_by("expert", "reason").len().sort(["len", "expert", "reason"])
     messages = [
         f"{row['expert']} gave no reading of {row['len']} image(s): {row['reason']}"
@@ -150,17 +189,16 @@ def _explain(rows: pl.DataFrame) -> list[str]:
 
 
 def _check_failures(
-    config: PipelineConfig, partition: str, images: pl.DataFrame, rows: pl.DataFrame
+    config: PipelineConfig, partition: str, num_images: int, num_experts: int, failed: pl.DataFrame
 ) -> int:
     """Return how many images no expert could read; stop where there are too many."""
-    read = rows.filter(pl.col("status") == "ok").select("image_id").unique()
-    unread = images.join(read, on="image_id", how="anti")
-    allowed = config.predict.max_failed_fraction * images.height
-    if unread.height > allowed:
-        reasons = "; ".join(_explain(rows)[:_MAX_REASONS])
+    per_image = failed.group_by("image_id").len()
+    num_unread = per_image.filter(pl.col("len") == num_experts).height
+    if num_unread > config.predict.max_failed_fraction * num_images:
+        reasons = "; ".join(_explain(failed)[:_MAX_REASONS])
         raise StageError(
             f"Expected readings of at least {1 - config.predict.max_failed_fraction:.0%} of the "
-            f"images of {partition}; {unread.height} of {images.height} have none. {reasons}. "
+            f"images of {partition}; {num_unread} of {num_images} have none. {reasons}. "
             "Repair the files or the weights, or raise predict.max_failed_fraction."
         )
-    return unread.height
+    return num_unread

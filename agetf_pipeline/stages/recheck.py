@@ -139,6 +139,7 @@ def _read_after(
     images: pl.DataFrame,
 ) -> dict[str, tuple[float | None, str | None]]:
     """The mixture's age of each touched file, or why there is none."""
+    from agetf_pipeline.experts.batching import batch_sizes
     from agetf_pipeline.experts.faces import load_readable_faces
     from agetf_pipeline.experts.predict import read_faces
     from agetf_pipeline.moe.labels import label_predictions
@@ -155,7 +156,7 @@ def _read_after(
         image_id: (None, reason) for image_id, reason in zip(ids, reasons, strict=True)
     }
     readable = [image_id for image_id, (_, reason) in after.items() if reason is None]
-    predictions = read_faces(experts, faces_NHWC, readable, config.predict.batch_size)
+    predictions = read_faces(experts, faces_NHWC, readable, batch_sizes(config))
     about = images.filter(pl.col("image_id").is_in(readable))
     labels = label_predictions(predictions, about, calibration, config.relabel)
     for label in labels.iter_rows(named=True):

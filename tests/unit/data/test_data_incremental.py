@@ -178,8 +178,9 @@ def test_memory_holds_keys_not_rows(workspace):
         most = max(most, rows.height if columns is None else 0)
         return rows
 
-    update(workspace, wanted(range(0, 400, 2)))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agetf_pipeline.data.incremental._GROUP_ROWS", 4)
+        update(workspace, wanted(range(0, 400, 2)))
         patch.setattr(SortedTable, "_read", watched)
         assert update(workspace, wanted(range(400))) == IncrementalResult(200, 200, 0)
     assert read_table(workspace, SPEC)["square"].to_list() == [n**2 for n in range(400)]
