@@ -1,218 +1,58 @@
-"""MiVOLO: age and gender from a face by a Vision Outlooker.
+"""MiVOLO: age and gender from a face, and a body where there is one, by a Vision Outlooker.
 
-Our module is built from timm's VOLO, whose parameter names the published face-only weights share;
-the spread of the age is read by a small head of ours beside it. The patch embedding is one module
-(`volo.patch_embed`) that turns the input channels into tokens, so that one that also reads the
-body can stand in its place without touching anything else.
+The parts: `mivolo_network` (the network), `mivolo_twin` (its patch embedding of face and body),
+`mivolo_input` (how pictures enter published weights), `mivolo_published` (reading those weights),
+`mivolo_training` (what ours learn from). This file makes an age expert of them.
 
-Sources: Kuprashevich and Tolstykh, "MiVOLO: Multi-input Transformer for Age and Gender
-Estimation", 2023; Yuan et al., "VOLO: Vision Outlooker for Visual Recognition", 2021.
+Source: Kuprashevich and Tolstykh, "MiVOLO: Multi-input Transformer for Age and Gender Estimation",
+2023.
 
-Shapes: N images, T tokens, D features, O outputs (2 gender logits and an age, or an age alone).
+Shapes: N images, V views of an image, C channels (3: faces, 6: faces and bodies).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from timm.models.volo import VOLO
 from torch import Tensor, nn
 
 from agetf_pipeline.config.experts import ExpertConfig
-from agetf_pipeline.core.errors import WeightsError
-from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.errors import ConfigError, DataError
+from agetf_pipeline.core.hashing import hash_file, hash_files
 from agetf_pipeline.core.weights import load_state, read_state
 from agetf_pipeline.experts.base import Readings
-from agetf_pipeline.experts.heads import MIN_SIGMA_YEARS, SigmaHead
+from agetf_pipeline.experts.heads import MIN_SIGMA_YEARS
 from agetf_pipeline.experts.kinds import Trainer
+from agetf_pipeline.experts.mivolo_input import (
+    PROFILE,
+    PUBLISHED_FACE_CROP,
+    central_crop,
+    letterboxed,
+)
+from agetf_pipeline.experts.mivolo_network import LAYOUTS, AgeRange, Layout, MiVOLO, build_volo
+from agetf_pipeline.experts.mivolo_published import read_published, read_published_folder
 from agetf_pipeline.experts.mivolo_training import AUGMENTATION, mivolo_loss
 from agetf_pipeline.experts.own_weights import own_card
 from agetf_pipeline.experts.preprocess import PROFILES, faces_to_tensor, normalise
 
-CODE_VERSION = "1"
-PROFILE = "imagenet"
-NUM_OUTPUTS = 3
-_PX_PER_POSITION = 16
+__all__ = [
+    "CODE_VERSION",
+    "LAYOUTS",
+    "PROFILE",
+    "TRAINER",
+    "AgeRange",
+    "Layout",
+    "MiVOLO",
+    "MiVOLOExpert",
+    "build_volo",
+    "load_expert",
+    "read_published",
+    "read_published_folder",
+]
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Depths, widths and heads of the four stages, and the width of the convolutional stem."""
-
-    layers: tuple[int, ...]
-    dims: tuple[int, ...]
-    heads: tuple[int, ...]
-    stem_dim: int
-
-
-LAYOUTS: dict[str, Layout] = {
-    # VOLO-d1.
-    "full": Layout((4, 4, 8, 2), (192, 384, 384, 384), (6, 12, 12, 12), 64),
-    "tiny": Layout((1, 1, 1, 1), (48, 96, 96, 96), (3, 6, 6, 6), 12),
-}
-
-
-@dataclass(frozen=True)
-class AgeRange:
-    """Scale of the age output: `age = out * (max - min) + average`, in years."""
-
-    min_years: float = 0.0
-    max_years: float = 100.0
-    average_years: float = 40.0
-
-
-def build_volo(
-    size: Literal["tiny", "full"], input_px: int, num_outputs: int = NUM_OUTPUTS
-) -> VOLO:
-    """Return the trunk with its age and gender outputs, randomly initialised.
-
-    Raises:
-        WeightsError: The input size does not fit the two reductions (8 and 2).
-    """
-    if input_px % _PX_PER_POSITION:
-        raise WeightsError(
-            f"Expected an input size for MiVOLO that is a multiple of {_PX_PER_POSITION}; found "
-            f"{input_px}. Change train_experts.experts.mivolo.input_px."
-        )
-    layout = LAYOUTS[size]
-    return VOLO(
-        layers=list(layout.layers),
-        img_size=input_px,
-        num_classes=num_outputs,
-        embed_dims=list(layout.dims),
-        num_heads=list(layout.heads),
-        stem_hidden_dim=layout.stem_dim,
-    )
-
-
-class MiVOLO(nn.Module):
-    """The trunk, the scale of its age output, and the head that reads the spread.
-
-    State: `volo.*` (the published names), `sigma_head.*` (ours), `age_range_years` (min, max, avg).
-    """
-
-    def __init__(
-        self,
-        size: Literal["tiny", "full"],
-        input_px: int,
-        age_range: AgeRange | None = None,
-        num_outputs: int = NUM_OUTPUTS,
-        with_sigma: bool = True,
-    ) -> None:
-        super().__init__()
-        self.volo = build_volo(size, input_px, num_outputs)
-        self.sigma_head = SigmaHead(LAYOUTS[size].dims[-1]) if with_sigma else None
-        scale = age_range or AgeRange()
-        values = [scale.min_years, scale.max_years, scale.average_years]
-        self.age_range_years: Tensor
-        self.register_buffer("age_range_years", torch.tensor(values))
-
-    def forward(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Read ages and genders.
-
-        Args:
-            x_NCHW: float (N, 3, input_px, input_px), ImageNet-normalised RGB.
-
-        Returns:
-            Ages in years (N,), unbounded; gender logits (N, 2), None for a network with the age
-            alone; spreads in years (N,), None for a network without that head.
-        """
-        tokens_NTD = self.volo.forward_features(x_NCHW)
-        out_NO = self.volo.forward_head(tokens_NTD)
-        has_gender = out_NO.shape[1] == NUM_OUTPUTS
-        low, high, average = self.age_range_years
-        age_N = out_NO[:, 2 if has_gender else 0].float() * (high - low) + average
-        sigma_N = None
-        if self.sigma_head is not None:
-            sigma_N = self.sigma_head(tokens_NTD[:, 0].detach().float())
-        return age_N, out_NO[:, :2] if has_gender else None, sigma_N
-
-
-class MiVOLOExpert:
-    """MiVOLO as an age expert. The network reads in fp32: half precision moved ages by years."""
-
-    name = "mivolo"
-
-    def __init__(self, module: MiVOLO, input_px: int, version: str, trained_on: str) -> None:
-        self.module = module.eval()
-        self.input_px = input_px
-        self.version = version
-        self.trained_on = trained_on
-
-    @torch.inference_mode()
-    def read(self, faces_NHWC: np.ndarray) -> Readings:
-        """Read ages; see `AgeExpert.read`.
-
-        The spread comes from the sigma head. Published weights have none: there it is the standard
-        deviation over four views (mirrored, and a tenth cropped away), to be scaled by calibration.
-        """
-        device = next(self.module.parameters()).device
-        x_NCHW = faces_to_tensor(faces_NHWC, device, self.input_px)
-        age_N, _, sigma_N = self.module(normalise(x_NCHW, PROFILES[PROFILE]))
-        if sigma_N is None:
-            age_N, sigma_N = self._read_views(x_NCHW, age_N)
-        age = age_N.cpu().numpy().astype(np.float32)
-        sigma = sigma_N.cpu().numpy().astype(np.float32)
-        finite = np.isfinite(age) & np.isfinite(sigma)
-        reasons = tuple(None if good else "the network gave a non-finite value" for good in finite)
-        return Readings(
-            np.where(finite, np.clip(age, 0, 100), np.nan).astype(np.float32),
-            np.where(finite, sigma, np.nan).astype(np.float32),
-            None,
-            None,
-            reasons,
-        )
-
-    def _read_views(self, x_NCHW: Tensor, age_N: Tensor) -> tuple[Tensor, Tensor]:
-        margin = max(1, self.input_px // 20)
-        inner_NCHW = x_NCHW[:, :, margin:-margin, margin:-margin]
-        zoomed_NCHW = nn.functional.interpolate(
-            inner_NCHW, size=x_NCHW.shape[2:], mode="bilinear", antialias=True
-        )
-        views = (x_NCHW.flip(3), zoomed_NCHW, zoomed_NCHW.flip(3))
-        ages = [self.module(normalise(view_NCHW, PROFILES[PROFILE]))[0] for view_NCHW in views]
-        ages_VN = torch.stack([age_N, *ages])
-        return ages_VN.mean(0), ages_VN.std(0).clamp(min=MIN_SIGMA_YEARS)
-
-
-def read_published(path: Path, size: Literal["tiny", "full"] = "full") -> tuple[MiVOLO, int]:
-    """Build MiVOLO from a published face-only checkpoint, loaded strictly.
-
-    Args:
-        path: A PyTorch file: a dict of `state_dict`, `min_age`, `max_age`, `avg_age` and flags.
-        size: Layout of the trunk.
-
-    Returns:
-        The network, without a sigma head, and its input size in pixels.
-
-    Raises:
-        WeightsError: Something is missing, or the checkpoint also reads the body.
-    """
-    checkpoint: dict[str, Any] = read_state(path)
-    absent = [k for k in ("state_dict", "min_age", "max_age", "avg_age") if k not in checkpoint]
-    if absent:
-        raise WeightsError(
-            f"Expected a published MiVOLO checkpoint at {path}; it lacks {absent}. Supply the "
-            "original file, or weights written by the stage train_experts."
-        )
-    # Feature-distribution smoothing is a training aid; it has no part in reading.
-    state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("fds.")}
-    if any(key.startswith("patch_embed.conv1") for key in state):
-        raise WeightsError(
-            f"Expected face-only MiVOLO weights; {path} also reads the body (two patch "
-            "embeddings). Supply the face-only checkpoint."
-        )
-    if "pos_embed" not in state or "head.weight" not in state:
-        raise WeightsError(f"Expected pos_embed and head.weight in {path}; found neither or one.")
-    input_px = state["pos_embed"].shape[1] * _PX_PER_POSITION
-    scale = AgeRange(*(float(checkpoint[key]) for key in ("min_age", "max_age", "avg_age")))
-    num_outputs = state["head.weight"].shape[0]
-    module = MiVOLO(size, input_px, scale, num_outputs, with_sigma=False)
-    load_state(module.volo, state, str(path))
-    return module, input_px
-
+CODE_VERSION = "2"
 
 TRAINER = Trainer(
     build=lambda expert, mean_age: MiVOLO(
@@ -224,15 +64,164 @@ TRAINER = Trainer(
 )
 
 
+class MiVOLOExpert:
+    """MiVOLO as an age expert."""
+
+    def __init__(
+        self,
+        module: MiVOLO,
+        input_px: int,
+        version: str,
+        trained_on: str,
+        *,
+        name: str = "mivolo",
+        published: bool = False,
+        face_crop: float = 1.0,
+    ) -> None:
+        """Wrap a network.
+
+        Args:
+            module: The network, with whatever weights.
+            input_px: Side of its input.
+            version: Hash of the weights and version of the code.
+            trained_on: What the weights learned from.
+            name: The expert's name in tables.
+            published: Prepare faces as the published weights had them (`mivolo_input`); otherwise
+                as ours have them, resized with antialiasing.
+            face_crop: Central part of an aligned face that published weights see, above 0 up to 1,
+                as a fraction of its side. `load_expert` takes `PUBLISHED_FACE_CROP`.
+
+        Raises:
+            ConfigError: The face crop is out of its range.
+        """
+        if not 0 < face_crop <= 1:
+            raise ConfigError(f"Expected face_crop above 0 and up to 1; found {face_crop}.")
+        self.module = module.eval()
+        self.input_px = input_px
+        self.version = version
+        self.trained_on = trained_on
+        self.name = name
+        self._published = published
+        self._face_crop = face_crop
+
+    @torch.inference_mode()
+    def read(self, faces_NHWC: np.ndarray) -> Readings:
+        """Read ages; see `AgeExpert.read`. Bodies count as missing.
+
+        The spread comes from the sigma head. Published weights have none: there it is the standard
+        deviation over four views (mirrored, and a tenth cropped away), to be scaled by calibration.
+        """
+        if self._published:
+            faces = [central_crop(face_HWC, self._face_crop) for face_HWC in faces_NHWC]
+            x_NCHW = letterboxed(faces, self.input_px, self._device)
+        else:
+            x_NCHW = faces_to_tensor(faces_NHWC, self._device, self.input_px)
+            x_NCHW = normalise(x_NCHW, PROFILES[PROFILE])
+        return _readings(*self.ages_from(x_NCHW))
+
+    @torch.inference_mode()
+    def read_with_bodies(
+        self,
+        faces: Sequence[np.ndarray] | np.ndarray,
+        bodies: Sequence[np.ndarray | None] | np.ndarray,
+    ) -> Readings:
+        """Read ages from faces and bodies that a detector has cut tightly: no part is cut away.
+
+        Args:
+            faces: uint8 (H, W, 3), RGB, of any sizes, or one array (N, H, W, 3).
+            bodies: The same for the bodies, None where missing.
+
+        Raises:
+            DataError: The network reads faces alone, the numbers of faces and bodies differ, or a
+                picture has another shape or type.
+        """
+        if not self.module.with_body:
+            raise DataError(
+                "Expected weights of MiVOLO that read face and body; these read faces alone. "
+                "Call read, or load a face+body checkpoint."
+            )
+        if len(faces) != len(bodies):
+            raise DataError(
+                f"Expected a body or None for each of {len(faces)} faces; found {len(bodies)}."
+            )
+        x_NCHW = letterboxed(faces, self.input_px, self._device)
+        if any(body is not None for body in bodies):
+            bodies_NCHW = letterboxed(bodies, self.input_px, self._device)
+            x_NCHW = torch.cat([x_NCHW, bodies_NCHW], dim=1)
+        return _readings(*self.ages_from(x_NCHW))
+
+    def ages_from(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ages and their spreads from prepared pictures; tensors in, tensors out.
+
+        Args:
+            x_NCHW: float (N, C, input_px, input_px), ImageNet-normalised, on the network's device.
+
+        Returns:
+            Ages, unbounded, and spreads, both in years, float (N,). The ages are those of the
+            pictures as they are; other views of them only give the spread.
+        """
+        age_N, _, sigma_N = self.module(x_NCHW)
+        if sigma_N is not None:
+            return age_N, sigma_N
+        zoomed_NCHW = _zoomed(x_NCHW)
+        views = (x_NCHW.flip(3), zoomed_NCHW, zoomed_NCHW.flip(3))
+        ages_VN = torch.stack([age_N, *(self.module(view_NCHW)[0] for view_NCHW in views)])
+        return age_N, ages_VN.std(0).clamp(min=MIN_SIGMA_YEARS)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+
 def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.device) -> MiVOLOExpert:
-    """Load MiVOLO, ours or published; see `kinds.ExpertKind`."""
-    card = own_card(path, "mivolo", expert)
-    if card:
-        input_px = int(card["input_px"])
-        module = MiVOLO(card["size"], input_px)
-        load_state(module, read_state(path), str(path))
+    """Load MiVOLO, ours or published; see `kinds.ExpertKind`.
+
+    Weights with a card of this project are ours; another file is a published checkpoint of version
+    1, a folder is version 2.
+    """
+    card = {} if path.is_dir() else own_card(path, "mivolo", expert)
+    if path.is_dir():
+        module, input_px = read_published_folder(path, expert.size)
+        digest = hash_files((file for file in path.rglob("[!.]*") if file.is_file()), path)
     else:
-        module, input_px = read_published(path, expert.size)
-    version = f"{hash_file(path)[:12]}-{CODE_VERSION}"
-    trained_on = str(card.get("trained_on", "published"))
-    return MiVOLOExpert(module.to(device), input_px, version, trained_on)
+        module, input_px = _read_own(path, card) if card else read_published(path, expert.size)
+        digest = hash_file(path)
+    return MiVOLOExpert(
+        module.to(device),
+        input_px,
+        f"{digest[:12]}-{CODE_VERSION}",
+        str(card.get("trained_on", "published")),
+        name=name,
+        published=not card,
+        face_crop=1.0 if card else PUBLISHED_FACE_CROP,
+    )
+
+
+def _read_own(path: Path, card: dict[str, Any]) -> tuple[MiVOLO, int]:
+    """Build the network that a card describes and load its weights."""
+    input_px = int(card["input_px"])
+    module = MiVOLO(card["size"], input_px)
+    load_state(module, read_state(path), str(path))
+    return module, input_px
+
+
+def _zoomed(x_NCHW: Tensor) -> Tensor:
+    """Cut a twentieth off every side and scale the rest up again."""
+    side = x_NCHW.shape[2]
+    margin = max(1, side // 20)
+    inner_NCHW = x_NCHW[:, :, margin:-margin, margin:-margin]
+    return nn.functional.interpolate(inner_NCHW, size=(side, side), mode="bilinear", antialias=True)
+
+
+def _readings(age_N: Tensor, sigma_N: Tensor) -> Readings:
+    """Return ages from 0 to 100; non-finite ones are failed readings."""
+    age = age_N.cpu().numpy().astype(np.float32)
+    sigma = sigma_N.cpu().numpy().astype(np.float32)
+    finite = np.isfinite(age) & np.isfinite(sigma)
+    return Readings(
+        np.where(finite, np.clip(age, 0, 100), np.nan).astype(np.float32),
+        np.where(finite, sigma, np.nan).astype(np.float32),
+        None,
+        None,
+        tuple(None if good else "the network gave a non-finite value" for good in finite),
+    )

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from agetf_pipeline.core.errors import WeightsError
+from agetf_pipeline.config.experts import ExpertConfig
+from agetf_pipeline.core.errors import ConfigError, WeightsError
+from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_weights, save_weights
+from agetf_pipeline.experts.heads import MIN_SIGMA_YEARS
 from agetf_pipeline.experts.mivolo import (
+    CODE_VERSION,
     AgeRange,
     MiVOLO,
     MiVOLOExpert,
     build_volo,
-    read_published,
+    load_expert,
 )
+from agetf_pipeline.experts.preprocess import PROFILES, faces_to_tensor, normalise
 
 
 def _faces(num: int, size_px: int = 64) -> np.ndarray:
@@ -99,41 +104,60 @@ def test_non_finite_output_is_a_failed_reading():
     assert all(reason and "non-finite" in reason for reason in readings.reasons)
 
 
-def _published(path: Path, **changes) -> None:
-    module = _tiny(with_sigma=False)
-    state = {f"fds.{i}": torch.zeros(1) for i in range(2)} | module.volo.state_dict()
-    checkpoint = {"state_dict": state, "min_age": 1, "max_age": 95, "avg_age": 48.0}
-    torch.save(checkpoint | changes, path)
-
-
-def test_published_checkpoint_loads_strictly(tmp_path: Path):
-    _published(tmp_path / "m.pth.tar", no_gender=False)
-    module, input_px = read_published(tmp_path / "m.pth.tar", "tiny")
-    assert input_px == 64
-    assert module.sigma_head is None
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(module.eval()(x)[0], _tiny(False)(x)[0])
-
-
-def test_published_checkpoint_with_other_keys_is_refused(tmp_path: Path):
-    state = _tiny().volo.state_dict()
-    state["surprise"] = torch.zeros(1)
-    _published(tmp_path / "m.pt", state_dict=state)
-    with pytest.raises(WeightsError, match="surprise"):
-        read_published(tmp_path / "m.pt", "tiny")
-
-
-def test_body_checkpoint_and_bare_state_are_refused(tmp_path: Path):
-    state = _tiny().volo.state_dict() | {"patch_embed.conv1.0.weight": torch.zeros(1)}
-    _published(tmp_path / "m.pt", state_dict=state)
-    with pytest.raises(WeightsError, match="body"):
-        read_published(tmp_path / "m.pt", "tiny")
-    torch.save(_tiny().volo.state_dict(), tmp_path / "bare.pt")
-    with pytest.raises(WeightsError, match="min_age"):
-        read_published(tmp_path / "bare.pt", "tiny")
-
-
 def test_input_size_must_fit_the_patches():
     with pytest.raises(WeightsError, match="multiple of 16"):
         build_volo("tiny", 70)
+
+
+def _own(path: Path, **card: object) -> MiVOLO:
+    module = _tiny()
+    described = {"architecture": "mivolo", "size": "tiny", "input_px": 64, "trained_on": "drawn"}
+    save_weights(path, module, described | card)
+    return module
+
+
+def test_our_weights_are_read_whole_and_resized_as_they_were_trained(tmp_path: Path):
+    module = _own(tmp_path / "w.safetensors")
+    settings = ExpertConfig(size="tiny", input_px=64)
+    path = tmp_path / "w.safetensors"
+    expert = load_expert("second", settings, path, torch.device("cpu"))
+    assert expert.name == "second"
+    assert expert.trained_on == "drawn"
+    assert expert.version == f"{hash_file(path)[:12]}-{CODE_VERSION}"
+    faces = _faces(2, 100)
+    x_NCHW = normalise(faces_to_tensor(faces, torch.device("cpu"), 64), PROFILES["imagenet"])
+    with torch.inference_mode():
+        age, _, sigma = module(x_NCHW)
+    readings = expert.read(faces)
+    assert sigma is not None
+    assert np.array_equal(readings.age_years, age.clamp(0, 100).numpy())
+    assert np.array_equal(readings.sigma_years, sigma.numpy())
+
+
+def test_our_weights_of_another_size_are_refused(tmp_path: Path):
+    _own(tmp_path / "w.safetensors", input_px=32)
+    settings = ExpertConfig(size="tiny", input_px=64)
+    with pytest.raises(WeightsError, match="input_px"):
+        load_expert("mivolo", settings, tmp_path / "w.safetensors", torch.device("cpu"))
+
+
+def test_face_crop_outside_its_range_is_refused():
+    with pytest.raises(ConfigError, match="face_crop"):
+        MiVOLOExpert(_tiny(), 64, "v", "synthetic", face_crop=0.0)
+
+
+def test_face_crop_is_cut_from_the_middle():
+    expert = MiVOLOExpert(_tiny(False), 64, "v", "p", published=True, face_crop=0.64)
+    faces = _faces(2, 100)
+    inner = MiVOLOExpert(_tiny(False), 64, "v", "p", published=True).read(faces[:, 18:82, 18:82])
+    assert np.array_equal(expert.read(faces).age_years, inner.age_years)
+
+
+def test_other_views_give_the_spread_but_not_the_age():
+    module = _tiny(False)
+    expert = MiVOLOExpert(module, 64, "v", "p", published=True)
+    x_NCHW = torch.randn(3, 3, 64, 64)
+    with torch.inference_mode():
+        age, sigma = expert.ages_from(x_NCHW)
+        assert torch.equal(age, module(x_NCHW)[0])
+    assert (sigma >= MIN_SIGMA_YEARS).all()
