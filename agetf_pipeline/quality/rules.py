@@ -143,6 +143,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule("calibrated", "The mixture is calibrated", ~pl.col("calibrated"), "warning"),
         Rule(
+            "decision_known",
+            "Decisions are keep, relabel, review, drop, none or unlabelled",
+            ~pl.col("decision").is_in(["keep", "relabel", "review", "drop", "none", "unlabelled"]),
+        ),
+        Rule(
+            "few_for_review",
+            "Few labels need a person",
+            pl.col("decision").is_in(["review", "drop"]),
+            "warning",
+            0.2,
+        ),
+        Rule(
             "few_relabelled",
             "Under half of the original labels are replaced",
             pl.col("decision") == "relabel",
@@ -242,9 +254,11 @@ def count_broken(rule: Rule, frame: pl.DataFrame) -> tuple[int, int, list[str]]:
     """Count the rows that break a rule.
 
     Returns:
-        Rows counted, rows that break it, and up to five of their image ids (or paths).
+        Rows counted, rows that break it, and up to five of their image ids (or whatever stands in
+        the first column), as text.
     """
     rows = frame if rule.applies is None else frame.filter(rule.applies)
     broken = rows.filter(rule.broken.fill_null(False))
     name = "image_id" if "image_id" in frame.columns else frame.columns[0]
-    return rows.height, broken.height, broken.head(5).get_column(name).to_list()
+    examples = broken.head(5).get_column(name).cast(pl.String).to_list()
+    return rows.height, broken.height, examples

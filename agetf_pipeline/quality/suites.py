@@ -5,7 +5,7 @@ the suite runs on one row of aggregates per table, and its result is what a run 
 """
 
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from agetf_pipeline.core.files import write_json
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TABLES
 from agetf_pipeline.data.tables import list_partitions, read_table
+from agetf_pipeline.quality.loading import load_great_expectations
 from agetf_pipeline.quality.rules import RULES, Rule, Severity, count_broken
 
 if TYPE_CHECKING:
@@ -97,11 +98,20 @@ def check_table(
     return result
 
 
-def judge(table: str, frame: pl.DataFrame) -> SuiteResult:
-    """Judge rows of a table: its rules, and that there are rows at all."""
+def judge(table: str, frame: pl.DataFrame, rules: Sequence[Rule] | None = None) -> SuiteResult:
+    """Judge rows of a table: its rules, and that there are rows at all.
+
+    Args:
+        table: Its name.
+        frame: The rows.
+        rules: The rules; None for those that `RULES` has for the table.
+    """
     counted = [
         (_NOT_EMPTY, 1, int(frame.height == 0), []),
-        *((rule, *count_broken(rule, frame)) for rule in RULES[table]),
+        *(
+            (rule, *count_broken(rule, frame))
+            for rule in (RULES[table] if rules is None else rules)
+        ),
     ]
     fractions = {
         rule.name: num_broken / num_rows if num_rows else 0.0
@@ -129,9 +139,7 @@ _NOT_EMPTY = Rule("has_rows", "The table has rows", pl.lit(False))
 
 def _validate(table: str, fractions: dict[str, float], rules: list[Rule]) -> dict[str, bool]:
     """Let Great Expectations judge one row of shares; return rule name to verdict."""
-    # Set before the import: the library reports its use over the network otherwise.
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    import great_expectations as gx
+    gx = load_great_expectations()
     import pandas as pd
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
