@@ -99,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         "--aligned", action="store_true", help="faces fill the pictures already: do not search"
     )
     estimate.set_defaults(run=_estimate_age)
+
+    check = commands.add_parser(
+        "check-labels", parents=[common], help="read, judge and count a CSV of age labels"
+    )
+    check.add_argument("file", type=Path, help="FFHQ-Aging's labels, or a relabelling")
+    check.add_argument("--out", type=Path, help="folder for tables, expectations and a plot")
+    check.set_defaults(run=_check_labels)
     return parser
 
 
@@ -186,6 +193,14 @@ def _estimate_age(options: argparse.Namespace) -> int:
         print(f"{row['path']}: {age}{interval}{reason}")
     print(f"written: {options.out}")
     return 0 if frame["age_years"].is_not_null().any() else 1
+
+
+def _check_labels(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.label_table import check_labels
+
+    checked = check_labels(options.file, options.out)
+    print("\n".join(checked.lines()))
+    return 1 if checked.result.blocks else 0
 
 
 if __name__ == "__main__":
