@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from agetf_pipeline.commands.models import add_parsers as add_models_parsers
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
     parser = argparse.ArgumentParser(
@@ -45,10 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--quiet", action="store_true", help="warnings and results only")
-    configured = argparse.ArgumentParser(add_help=False, parents=[common])
-    configured.add_argument(
+    located = argparse.ArgumentParser(add_help=False, parents=[common])
+    located.add_argument(
         "--config", type=Path, default=_DEFAULT_CONFIG, help="default: configs/demo.yaml"
     )
+    configured = argparse.ArgumentParser(add_help=False, parents=[located])
     configured.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="e.g. train.batch_size=8"
     )
@@ -106,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, help="FFHQ-Aging's labels, or a relabelling")
     check.add_argument("--out", type=Path, help="folder for tables, expectations and a plot")
     check.set_defaults(run=_check_labels)
+
+    models = commands.add_parser(
+        "models", help="published checkpoints: list, fetch, verify, import"
+    )
+    add_models_parsers(models, located)
+    models.set_defaults(run=_models)
     return parser
 
 
@@ -201,6 +209,12 @@ def _check_labels(options: argparse.Namespace) -> int:
     checked = check_labels(options.file, options.out)
     print("\n".join(checked.lines()))
     return 1 if checked.result.blocks else 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.models import run
+
+    return run(options, say=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

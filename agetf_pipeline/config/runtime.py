@@ -17,8 +17,18 @@ class WorkspaceConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Device and threads. Not part of any fingerprint: they change speed, not meaning."""
+    """Device, threads, and which weights may load. Not part of any fingerprint."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     num_threads: int | None = Field(default=None, ge=1, description="None: every core it may use.")
     precision: Literal["fp32", "bf16"] = "fp32"
+    models_catalogue: Path = Field(
+        default=Path("configs/models.yaml"),
+        description="Published checkpoints: source, file, sha256, licence. Where it is absent, "
+        "only the checksums of the workspace count.",
+    )
+    allow_unverified_weights: bool = Field(
+        default=False,
+        description="True: other people's weights load, with a warning, though nothing vouches for "
+        "them or a checksum differs.",
+    )

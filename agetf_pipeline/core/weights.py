@@ -1,6 +1,8 @@
 """Weights of networks: written as safetensors, loaded strictly, named by their content."""
 
 import json
+import pickle
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +61,29 @@ def read_state(path: Path) -> "dict[str, Tensor]":
         import torch
 
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_more_than_tensors(path, error)) from error
     except Exception as error:
         raise WeightsError(
             f"Expected weights at {path}; could not read them: {error}. "
             "Supply the file again, as safetensors or as a PyTorch file that holds only tensors."
         ) from error
+
+
+def _more_than_tensors(path: Path, error: pickle.UnpicklingError) -> str:
+    """Say what a PyTorch file holds beside tensors, instead of how to trust it."""
+    found = re.findall(r"(?:GLOBAL |class |import )`?([A-Za-z_][\w.]*\.\w+)", str(error))
+    what = (
+        f"it also holds {', '.join(sorted(set(found)))}, which only code could rebuild"
+        if found
+        else "it is no such file, or only code of its own could rebuild what it holds"
+    )
+    return (
+        f"Expected weights at {path}, a PyTorch file of tensors, numbers and text; could not read "
+        f"them: {what}. Code of a file is never run. Supply it as safetensors, or as a file that "
+        "holds only tensors; where you trust it, convert it elsewhere: load it with "
+        "weights_only=False, and save its tensors and numbers."
+    )
 
 
 def load_weights(module: "nn.Module", path: Path) -> str:

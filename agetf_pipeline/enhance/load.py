@@ -1,12 +1,14 @@
 """The two networks that a config names, loaded from where they are, and only if they were trained.
 
 Weights that the workspace made carry a card that says what they were trained on. Without one, only
-weights that the config names itself are taken: random weights never pass as an enhancement.
+weights that the config names itself are taken, and only if they are verified: random weights never
+pass as an enhancement, nor does a damaged or exchanged file.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agetf_pipeline.checkpoints import require_verified
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.devices import resolve_device
 from agetf_pipeline.core.errors import WeightsError
@@ -64,13 +66,14 @@ def load_colouriser(config: PipelineConfig, workspace: Workspace) -> "Colouriser
     """Load the configured DDColor.
 
     Raises:
-        WeightsError: Absent, untrained, or of another architecture.
+        WeightsError: Absent, untrained, unverified, or of another architecture.
     """
     from agetf_pipeline.enhance.colour import load_ddcolor
 
     section = config.train_enhancers.ddcolor
     path = ddcolor_path(config, workspace)
     trained_on(path, section.weights is not None)
+    require_verified(path, workspace, config.runtime)
     device = resolve_device(config.runtime.device)
     return load_ddcolor(path, section.size, section.input_px, device)
 
@@ -79,12 +82,13 @@ def load_super_resolver(config: PipelineConfig, workspace: Workspace) -> "SuperR
     """Load the configured ESRGAN.
 
     Raises:
-        WeightsError: Absent, untrained, or of another architecture.
+        WeightsError: Absent, untrained, unverified, or of another architecture.
     """
     from agetf_pipeline.enhance.esrgan import load_esrgan
 
     section = config.train_enhancers.esrgan
     path = esrgan_path(config, workspace)
     trained_on(path, section.weights is not None)
+    require_verified(path, workspace, config.runtime)
     device = resolve_device(config.runtime.device)
     return load_esrgan(path, section.arch, section.size, section.scale, device)

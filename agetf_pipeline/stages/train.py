@@ -136,6 +136,7 @@ def _prepare(
 ) -> "tuple[Run, list[str]]":
     """Gather everything that a run needs."""
     from agetf_pipeline.age_transformer.sizes import settings_of
+    from agetf_pipeline.checkpoints import require_verified
     from agetf_pipeline.core.devices import resolve_device, set_num_threads
     from agetf_pipeline.core.weights import read_state
     from agetf_pipeline.training.dataset import load_face_data, read_anchors
@@ -150,6 +151,8 @@ def _prepare(
     messages: list[str] = []
     embeddings = _embeddings(workspace, data, messages) if train.guidance == "embedding" else None
     settings = settings_of(train.model, 0 if embeddings is None else embeddings.shape[1])
+    if train.init_from is not None:
+        require_verified(train.init_from, workspace, config.runtime)
     return Run(
         train,
         settings,

@@ -58,6 +58,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
 def _make(
     config: PipelineConfig, workspace: Workspace, given: dict[str, Path | None]
 ) -> StageReport:
+    from agetf_pipeline.checkpoints import require_verified
     from agetf_pipeline.core.devices import resolve_device, set_num_threads
     from agetf_pipeline.evaluation.judges import AGE_KIND, IDENTITY_KIND, load_judge
 
@@ -68,6 +69,7 @@ def _make(
         source = given[name]
         if source is None:
             continue
+        require_verified(source, workspace, config.runtime)
         load_judge(source, kind, device)  # refuses what does not fit before it is copied
         with atomic_path(evaluator_path(workspace, name)) as temporary:
             shutil.copyfile(source, temporary)
