@@ -7,6 +7,7 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.config.filter import FilterConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.data.schemas import IMAGES, KEEP_LIST, LABELS
 from agetf_pipeline.data.tables import read_table, table_path, to_frame, write_table
 from agetf_pipeline.stages import filter as variance_filter
@@ -54,6 +55,12 @@ def test_every_reason():
         hidden={"left_eye_occluded": 95.0, "right_eye_occluded": 0.0},
         covered={"left_eye_occluded": 60.0, "right_eye_occluded": 55.0},
         both={"variance_years2": 100.0, "glasses": "Dark"},
+        quarrel={"variance_years2": 50.0, "between_variance_years2": 40.0},
+        given_up={"decision": "drop"},
+        doubtful={"decision": "review"},
+        relabelled={"decision": "relabel"},
+        odd={"decision": "some_later_word"},
+        config=FilterConfig(min_kept_per_group=0, max_disagreement_years=6.0),
     )
     assert {name: row["reasons"] for name, row in rows.items()} == {
         "good": [],
@@ -66,8 +73,14 @@ def test_every_reason():
         "hidden": ["occluded_eyes"],
         "covered": ["occluded_eyes"],
         "both": ["high_variance", "dark_glasses"],
+        "quarrel": ["high_disagreement"],
+        "given_up": ["dropped_by_mixture"],
+        "doubtful": [],
+        "relabelled": [],
+        "odd": [],
     }
-    assert [name for name, row in rows.items() if row["keep"]] == ["good"]
+    kept = {name for name, row in rows.items() if row["keep"]}
+    assert kept == {"good", "doubtful", "relabelled", "odd"}
     assert rows["good"]["curriculum_weight"] == pytest.approx(1 / (1 + (4 / 8) ** 2))
     assert rows["good"]["age_group"] == "20-29"
     assert rows["unsure"]["curriculum_weight"] is None
@@ -84,11 +97,40 @@ def test_glasses_that_are_not_dark_and_one_eye_half_hidden_may_stay():
     assert _judge(relaxed, dark={"glasses": "Dark"})["dark"]["keep"]
 
 
+def test_thresholds_that_are_off_unless_asked_for():
+    faces = {
+        "tilted": {"head_roll": -50.0},
+        "unsure_crowd": {"age_group_confidence": 0.3},
+        "unknown_crowd": {},
+        "doubtful": {"decision": "review"},
+        "quarrel": {"between_variance_years2": 15.0},
+    }
+    assert all(row["keep"] for row in _judge(**faces).values())
+    strict = FilterConfig(
+        min_kept_per_group=0, max_head_roll=40.0, min_crowd_confidence=0.6, drop_review=True,
+        max_disagreement_years=3.0,
+    )  # fmt: skip
+    rows = _judge(strict, **faces)
+    assert {name: row["reasons"] for name, row in rows.items()} == {
+        "tilted": ["extreme_pose"],
+        "unsure_crowd": ["low_crowd_confidence"],
+        "unknown_crowd": [],
+        "doubtful": ["dropped_by_mixture"],
+        "quarrel": ["high_disagreement"],
+    }
+    off = FilterConfig(min_kept_per_group=0, max_disagreement_years=None)
+    assert _judge(off, quarrel={"between_variance_years2": 9e4, "variance_years2": 9.0})["quarrel"][
+        "keep"
+    ]
+
+
 def test_an_age_of_the_corpus_is_the_label():
     rows = _judge(
         caf={"true_age_years": 61.0, "variance_years2": 400.0, "interval_high_years": 90.0},
         mute={"true_age_years": 7.0, "age_years": None, "variance_years2": None},
+        given_up={"true_age_years": 3.0, "decision": "drop", "between_variance_years2": 900.0},
     )
+    assert rows["given_up"]["keep"]
     assert rows["caf"]["keep"]
     assert rows["caf"]["label_age_years"] == 61.0
     assert rows["caf"]["label_variance_years2"] == 1.0
@@ -98,14 +140,19 @@ def test_an_age_of_the_corpus_is_the_label():
 
 def test_the_surest_of_a_rare_group_are_kept():
     unsure = {f"u{n}": {"age_years": 80.0, "variance_years2": 100.0 + n} for n in range(4)}
-    dark = {"dark": {"age_years": 80.0, "variance_years2": 90.0, "glasses": "Dark"}}
-    rows = _judge(FilterConfig(min_kept_per_group=3), young={}, **unsure, **dark)
+    dark = {
+        "dark": {"age_years": 80.0, "variance_years2": 90.0, "glasses": "Dark"},
+        "drop": {"age_years": 80.0, "variance_years2": 91.0, "decision": "drop"},
+    }
+    rows = _judge(FilterConfig(min_kept_per_group=4), young={}, **unsure, **dark)
     assert [name for name, row in rows.items() if row["keep"]] == ["u0", "u1", "young"]
     assert rows["u0"]["reasons"] == []
     assert rows["u0"]["kept_by_quota"]
     assert not rows["young"]["kept_by_quota"]
-    # One of the three surest wears dark glasses: unsureness is forgiven, those are not.
+    # One of the four surest wears dark glasses: unsureness is forgiven, those are not, and
+    # neither is a label that the mixture gives up.
     assert rows["dark"]["reasons"] == ["high_variance", "dark_glasses"]
+    assert rows["drop"]["reasons"] == ["dropped_by_mixture", "high_variance"]
 
 
 def _write(workspace, **of_image):
@@ -126,8 +173,9 @@ def test_the_stage_counts_reasons_and_names_emptied_groups(tmp_path):
     config = PipelineConfig(filter=NO_QUOTA)
     report = variance_filter.run(config, workspace, "ffhq_aging")
     assert report.counts == {
-        "images": 4, "kept": 1, "kept_by_quota": 0, "no_label": 1, "high_variance": 1,
-        "wide_interval": 0, "extreme_pose": 0, "dark_glasses": 1, "occluded_eyes": 0,
+        "images": 4, "kept": 1, "kept_by_quota": 0, "no_label": 1, "dropped_by_mixture": 0,
+        "high_variance": 1, "high_disagreement": 0, "wide_interval": 0, "low_crowd_confidence": 0,
+        "extreme_pose": 0, "dark_glasses": 1, "occluded_eyes": 0,
     }  # fmt: skip
     text = " ".join(report.messages)
     assert "age group 0-2 is emptied: none of its 1 images is kept (dark_glasses 1)" in text
@@ -140,6 +188,38 @@ def test_the_stage_counts_reasons_and_names_emptied_groups(tmp_path):
     path.unlink()
     assert variance_filter.run(config, workspace, "ffhq_aging").status == "ran"
     assert path.read_bytes() == first
+
+
+def test_every_age_group_is_reported(tmp_path):
+    workspace = Workspace(tmp_path)
+    sure = {f"s{n}": {"variance_years2": 16.0} for n in range(3)}
+    unsure = {f"u{n}": {"age_years": 80.0, "variance_years2": 4e2 * 4**n} for n in range(4)}
+    _write(
+        workspace, **sure, **unsure, mute={"age_years": None, "variance_years2": None},
+        dark={"age_years": 80.0, "variance_years2": 9e4, "glasses": "Dark"},
+    )  # fmt: skip
+    config = PipelineConfig(filter=FilterConfig(min_kept_per_group=2))
+    report = variance_filter.run(config, workspace, "ffhq_aging")
+    rows = pl.read_csv(workspace.resolve(report.outputs["filter_report"]))
+    assert rows["age_group"].to_list() == [*AGE_GROUPS, "no age", "all"]
+    of = {row["age_group"]: row for row in rows.iter_rows(named=True)}
+    assert (of["20-29"]["kept"], of["20-29"]["kept_share"]) == (3, 1.0)
+    assert of["20-29"]["effective_images"] == 3.0
+    old = of["70-120"]
+    assert (old["images"], old["kept"], old["kept_by_quota"], old["quota"]) == (5, 2, 2, 2)
+    assert (old["high_variance"], old["dark_glasses"]) == (3, 1)
+    assert 1.4 < old["effective_images"] < 1.6  # one is surer than the other
+    assert of["0-2"]["images"] == 0
+    assert of["0-2"]["kept_share"] is None
+    assert of["0-2"]["effective_images"] is None
+    assert (of["no age"]["images"], of["no age"]["no_label"]) == (1, 1)
+    assert (of["all"]["images"], of["all"]["kept"]) == (9, 5)
+    picture = workspace.resolve(report.outputs["filter_plot"])
+    first = picture.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    picture.unlink()
+    assert variance_filter.run(config, workspace, "ffhq_aging").status == "ran"
+    assert picture.read_bytes() == first
 
 
 def test_a_quota_is_said(tmp_path):
