@@ -22,7 +22,7 @@ from agetf_pipeline.checkpoints.downloading import (
     download,
     part_of,
 )
-from agetf_pipeline.checkpoints.hashes import fresh_hash
+from agetf_pipeline.checkpoints.hashes import cached_hash, hash_now, remember
 from agetf_pipeline.checkpoints.verifying import judge
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.files import atomic_path
@@ -154,13 +154,13 @@ def _fetch_file(
             raise WeightsError(
                 f"{verdict.problem}\nIt is left as it is: remove it to fetch it anew."
             )
-        digest = verdict.sha256 or fresh_hash(target, workspace)
+        digest = verdict.sha256 or cached_hash(target, workspace)
         return Fetched(target, digest, already=True, vouched=verdict.status == "verified")
     assert file.url is not None
     target.parent.mkdir(parents=True, exist_ok=True)
     _require_room(target, file)
     try:
-        digest = _download_verified(name, file, target, workspace, patience)
+        digest = _download_verified(name, file, target, patience)
     except UnreachableError as error:
         raise WeightsError(f"{error}\n{by_hand(name, checkpoint, [file], workspace)}") from error
     if not file.has_hash:
@@ -168,6 +168,7 @@ def _fetch_file(
             "No checksum is published for %s: what came over https is put on record as it is.",
             target.name,
         )
+    remember(target, digest, workspace)
     accept(workspace, target, digest, "fetched", name)
     return Fetched(target, digest, already=False, vouched=file.has_hash)
 
@@ -176,20 +177,19 @@ def _download_verified(
     name: str,
     file: CheckpointFile,
     target: Path,
-    workspace: Workspace,
     patience: Patience | None,
 ) -> str:
     """Download into the part file, check size and hash, and give it its name."""
     assert file.url is not None
     part = part_of(target)
     resumed = download(file.url, part, file.size_bytes, patience)
-    problem, digest = _examine(part, file, workspace)
+    problem, digest = _examine(part, file)
     if problem is not None and resumed:
         # Two halves may come from two versions of the file: once more, from the beginning.
         _LOGGER.warning("%s: %s after going on; fetched anew", target.name, problem)
         discard(part)
         download(file.url, part, file.size_bytes, patience)
-        problem, digest = _examine(part, file, workspace)
+        problem, digest = _examine(part, file)
     if problem is not None:
         discard(part)
         raise WeightsError(
@@ -203,12 +203,12 @@ def _download_verified(
     return digest
 
 
-def _examine(part: Path, file: CheckpointFile, workspace: Workspace) -> tuple[str | None, str]:
+def _examine(part: Path, file: CheckpointFile) -> tuple[str | None, str]:
     """Return what is wrong with a finished download (None: nothing), and its sha256."""
     size = part.stat().st_size
     if file.size_bytes is not None and size != file.size_bytes:
         return f"{size} bytes instead of {file.size_bytes}", ""
-    digest = fresh_hash(part, workspace)
+    digest = hash_now(part)
     wrong = file.has_hash and not file.fits(digest)
     return (f"sha256 {digest}" if wrong else None), digest
 

@@ -16,6 +16,7 @@ _LOGGER = logging.getLogger(__name__)
 BIG_BYTES = 64 * 1024 * 1024
 """Larger files are hashed once per workspace, smaller ones once per process."""
 _CHUNK_BYTES = 8 * 1024 * 1024
+_MB = 1_000_000
 
 Stamp = tuple[int, int, int]
 HashOf = Callable[[Path, Workspace], str | None]
@@ -37,12 +38,30 @@ def cached_hash(path: Path, workspace: Workspace) -> str:
 
 def fresh_hash(path: Path, workspace: Workspace) -> str:
     """Return a file's sha256, computed now, and remember it for `cached_hash`."""
+    digest = hash_now(path)
+    remember(path, digest, workspace)
+    return digest
+
+
+def hash_now(path: Path) -> str:
+    """Return a file's sha256, computed now; with progress, where it takes a while."""
+    size_bytes = path.stat().st_size
+    return hash_file(path) if size_bytes <= BIG_BYTES else _hash_with_progress(path, size_bytes)
+
+
+def remember(path: Path, digest: str, workspace: Workspace) -> None:
+    """Keep the sha256 of a big file, for as long as the file stays as it is now."""
     stamp = _stamp(path)
     if stamp[0] <= BIG_BYTES:
-        return hash_file(path)
-    digest = _hash_with_progress(path, stamp[0])
-    _remember(path, stamp, digest, workspace)
-    return digest
+        return
+    memory = {
+        file: entry for file, entry in _read_memory(workspace).items() if Path(file).is_file()
+    }
+    memory[os.path.realpath(path)] = {"stamp": list(stamp), "sha256": digest}
+    try:
+        write_json(_memory(workspace), memory)
+    except OSError as error:  # a workspace to read from only: the next load hashes again
+        _LOGGER.debug("checksum of %s not remembered: %s", path, error)
 
 
 def _stamp(path: Path) -> Stamp:
@@ -58,15 +77,17 @@ def _hash_unchanged(path: Path, _stamp: Stamp) -> str:
 
 def _hash_with_progress(path: Path, size_bytes: int) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as stream, Progress(f"checksum of {path.name} (MB)", _mb(size_bytes)) as p:
+    done = shown = 0
+    with (
+        path.open("rb") as stream,
+        Progress(f"checksum of {path.name} (MB)", size_bytes // _MB) as progress,
+    ):
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
-            p.advance(_mb(len(chunk)))
+            done += len(chunk)
+            progress.advance(done // _MB - shown)
+            shown = done // _MB
     return digest.hexdigest()
-
-
-def _mb(size_bytes: int) -> int:
-    return -(-size_bytes // 1_000_000)
 
 
 def _memory(workspace: Workspace) -> Path:
@@ -78,15 +99,6 @@ def _remembered(path: Path, stamp: Stamp, workspace: Workspace) -> str | None:
     if isinstance(entry, dict) and entry.get("stamp") == list(stamp):
         return str(entry.get("sha256"))
     return None
-
-
-def _remember(path: Path, stamp: Stamp, digest: str, workspace: Workspace) -> None:
-    memory = _read_memory(workspace)
-    memory[os.path.realpath(path)] = {"stamp": list(stamp), "sha256": digest}
-    try:
-        write_json(_memory(workspace), memory)
-    except OSError as error:  # a workspace to read from only: the next load hashes again
-        _LOGGER.debug("checksum of %s not remembered: %s", path, error)
 
 
 def _read_memory(workspace: Workspace) -> dict[str, object]:

@@ -13,7 +13,7 @@ from agetf_pipeline.checkpoints.catalogue import (
     checkpoints_folder,
 )
 from agetf_pipeline.checkpoints.checksums import accept
-from agetf_pipeline.checkpoints.hashes import fresh_hash
+from agetf_pipeline.checkpoints.hashes import cached_hash, remember
 from agetf_pipeline.checkpoints.verifying import loadable_files
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.files import atomic_path
@@ -83,7 +83,7 @@ def import_path(
         plans = [_plan_file(source, workspace, catalogue, name)]
     else:
         raise WeightsError(f"Expected a file or a folder at {source}; found nothing there.")
-    digests = [fresh_hash(plan.source, workspace) for plan in plans]
+    digests = [cached_hash(plan.source, workspace) for plan in plans]
     vouched = [_vouch(p, d, accept_mismatch) for p, d in zip(plans, digests, strict=True)]
     return [
         _bring(plan, digest, how, workspace)
@@ -92,7 +92,7 @@ def import_path(
 
 
 def _plan_file(source: Path, workspace: Workspace, catalogue: Catalogue, name: str | None) -> _Plan:
-    known = catalogue.with_hash(fresh_hash(source, workspace))
+    known = catalogue.with_hash(cached_hash(source, workspace))
     if name in catalogue.checkpoints:
         file = _file_named(source.name, catalogue.checkpoints[name])
         return _Plan(source, file.path, name, file)
@@ -164,7 +164,7 @@ def _plan_checkpoint_folder(
     folders = {c.folder: key for key, c in catalogue.checkpoints.items() if c.folder is not None}
     if name is None:
         weights = [file for file in files if file.suffix == ".safetensors"]
-        hashes = [catalogue.with_hash(fresh_hash(file, workspace)) for file in weights]
+        hashes = [catalogue.with_hash(cached_hash(file, workspace)) for file in weights]
         by_hash = [known[0][0] for known in hashes if known]
         name = by_hash[0] if by_hash else folders.get(source.absolute().name)
     if name is None:
@@ -216,6 +216,7 @@ def _bring(plan: _Plan, digest: str, vouched: str, workspace: Workspace) -> Impo
                     f"Expected {plan.source} to stay as it is while it is copied; it changed. "
                     "Wait until it is written, and import it again."
                 )
+    remember(target, digest, workspace)
     accept(
         workspace, target, digest, "imported", plan.checkpoint,
         mismatch_accepted=vouched == "mismatch",

@@ -6,6 +6,7 @@ import pytest
 from checkpoint_entries import DATA, SHA256, catalogue_of, file_entry, published
 from checkpoint_server import Served, serving
 
+from agetf_pipeline.checkpoints import hashes
 from agetf_pipeline.checkpoints.catalogue import checkpoints_folder
 from agetf_pipeline.checkpoints.checksums import read_record
 from agetf_pipeline.checkpoints.downloading import Patience, download
@@ -192,3 +193,9 @@ def test_a_wrong_file_in_the_place_is_left_alone(workspace, server):
 def test_an_unknown_name_lists_those_there_are(workspace):
     with pytest.raises(ConfigError, match="There are: net"):
         run(workspace, catalogue_of(file_entry()), name="nett")
+
+
+def test_what_was_just_hashed_is_not_hashed_again_to_load_it(workspace, server, monkeypatch):
+    monkeypatch.setattr(hashes, "BIG_BYTES", 10)
+    (fetched,) = run(workspace, catalogue_of(published(url=server.url("net.pth"))))
+    assert hashes.known_hash(fetched.path, workspace) == SHA256

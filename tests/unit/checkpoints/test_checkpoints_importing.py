@@ -155,7 +155,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(tmp_path, workspace, monkeyp
     from agetf_pipeline.checkpoints import importing
 
     stale = hashlib.sha256(b"before").hexdigest()
-    monkeypatch.setattr(importing, "fresh_hash", lambda *_: stale)
+    monkeypatch.setattr(importing, "cached_hash", lambda *_: stale)
     with pytest.raises(WeightsError, match="it changed"):
         import_path(brought(tmp_path), workspace, catalogue_of(file_entry()))
     assert list(checkpoints_folder(workspace).iterdir()) == []
