@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark of this folder, one after the other."""
+"""`make bench`: every benchmark of speed in this folder, one after the other."""
 
 import importlib
 import pkgutil
@@ -9,7 +9,7 @@ import benchmarks
 def main() -> None:
     """Run `main()` of each module."""
     for module in sorted(info.name for info in pkgutil.iter_modules(benchmarks.__path__)):
-        if module != "__main__":
+        if module not in ("__main__", "moe"):  # `make bench-moe`: minutes, and no speed
             print(f"== {module}", flush=True)
             importlib.import_module(f"benchmarks.{module}").main()
 

@@ -5,20 +5,28 @@ Shapes: N images, E experts.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import canonical_json, hash_bytes
+from agetf_pipeline.data.ages import AGE_GROUPS
+from agetf_pipeline.moe.conformal import MAX_AGE_YEARS, group_interval
 from agetf_pipeline.moe.mixture import INVERSE_VARIANCE_TAU, Mixture, mix
 
 MIN_SIGMA_YEARS = 0.3
 """Floor of a calibrated sigma: nobody knows an age better than the year that it is written in
 (a year's uniform spread is 1/sqrt(12))."""
 MAX_SIGMA_YEARS = 40.0
-MAX_AGE_YEARS = 120.0
+
+SCORE_LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""0.05 to 0.95."""
+_ADDED_LATER = ("group_conformal", "score_quantiles")
+"""Fields that older files lack: left out of file and version where they are null, so that those
+files keep their version."""
 
 
 class _Frozen(BaseModel):
@@ -44,8 +52,30 @@ class ExpertCalibration(_Frozen):
     mu: float = 0.0
 
 
+class GroupConformal(_Frozen):
+    """The interval's quantiles of |true age - age| / sigma per group of the age that is asked for.
+
+    `level` is the share of the true ages of each single group that its quantile holds: a little
+    below the interval's level, since the hull over groups holds more (see `conformal`).
+    """
+
+    level: float
+    quantiles: tuple[float, ...]
+
+    @field_validator("quantiles")
+    @classmethod
+    def _one_per_group(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) != len(AGE_GROUPS):
+            raise ValueError(f"expected {len(AGE_GROUPS)} quantiles, one per group: {len(value)}")
+        return value
+
+
 class Calibration(_Frozen):
-    """The mixture's parameters. Uncalibrated, every expert is taken at its word."""
+    """The mixture's parameters. Uncalibrated, every expert is taken at its word.
+
+    `conformal_quantile` is the one for all images; intervals use `group_conformal` where there is
+    one. `score_quantiles` are those of |true age - age| / sigma at `SCORE_LEVELS`.
+    """
 
     calibrated: bool
     reason: str | None = None
@@ -53,6 +83,8 @@ class Calibration(_Frozen):
     tau: float = INVERSE_VARIANCE_TAU
     interval_level: float = 0.9
     conformal_quantile: float | None = None
+    group_conformal: GroupConformal | None = None
+    score_quantiles: tuple[float, ...] | None = None
     num_images: int = 0
     num_identities: int = 0
     trained_on: str = "workspace corpus"
@@ -60,11 +92,16 @@ class Calibration(_Frozen):
     @property
     def version(self) -> str:
         """Hash of the content, 16 hexadecimal digits."""
-        return hash_bytes(canonical_json(self.model_dump(mode="json")).encode())[:16]
+        return hash_bytes(canonical_json(self._content()).encode())[:16]
 
     def save(self, path: Path) -> None:
         """Write as JSON, with the version beside the content, atomically."""
-        write_json(path, {**self.model_dump(mode="json"), "version": self.version})
+        write_json(path, {**self._content(), "version": self.version})
+
+    def _content(self) -> dict[str, Any]:
+        content = self.model_dump(mode="json")
+        absent = {name for name in _ADDED_LATER if content[name] is None}
+        return {name: value for name, value in content.items() if name not in absent}
 
 
 def uncalibrated(reason: str, interval_level: float) -> Calibration:
@@ -160,12 +197,18 @@ def interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower and upper ends of the age interval, float64 (N,), within 0 to 120 years.
 
-    Calibrated: age -+ q sigma with the conformal quantile q of |true age - age| / sigma.
-    Otherwise: the Gaussian interval of the experts' own claims, which nobody has checked.
+    Calibrated: every age y with |y - age| <= q sigma, q being the conformal quantile of y's own
+    age group, and the ages between them (see `conformal`). Without quantiles per group: age -+ q
+    sigma with one quantile for all. Uncalibrated: the Gaussian interval of the experts' own
+    claims, which nobody has checked.
 
-    Source: locally weighted split conformal prediction, Lei et al. 2018, section 5.2.
+    Source: locally weighted split conformal prediction, Lei et al. 2018, section 5.2; for the
+    quantiles per group see `conformal`.
     """
     from scipy.stats import norm
+
+    if calibration.group_conformal is not None:
+        return group_interval(age_N, sigma_N, np.array(calibration.group_conformal.quantiles))
 
     q = calibration.conformal_quantile
     if q is None:

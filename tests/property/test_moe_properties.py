@@ -6,11 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agetf_pipeline.config.filter import FilterConfig
-from agetf_pipeline.data.ages import AGE_GROUPS
+from agetf_pipeline.data.ages import AGE_GROUPS, group_of
 from agetf_pipeline.data.schemas import IMAGES, LABELS
 from agetf_pipeline.moe.calibration import Calibration, ExpertCalibration, interval
-from agetf_pipeline.moe.fitting import fit_correction
+from agetf_pipeline.moe.conformal import group_interval
+from agetf_pipeline.moe.distributions import group_probabilities, mixture_distribution
 from agetf_pipeline.moe.mixture import mix
+from agetf_pipeline.moe.parameters import fit_correction
 from agetf_pipeline.stages.filter import judge
 
 ages = st.floats(0, 100)
@@ -67,6 +69,48 @@ def test_the_interval_holds_its_age(age, sigma, quantile):
     )
     low, high = interval(np.array([age]), np.array([sigma]), calibration)
     assert 0 <= low[0] <= age <= high[0] <= 120
+
+
+_quantiles = st.lists(st.floats(0, 20), min_size=len(AGE_GROUPS), max_size=len(AGE_GROUPS))
+
+
+@given(age=ages, sigma=sigmas, quantiles=_quantiles, wider=st.floats(1, 3))
+def test_an_interval_by_groups_holds_its_age_and_grows_with_its_quantiles(
+    age, sigma, quantiles, wider
+):
+    first, second = (
+        group_interval(np.array([age]), np.array([sigma]), factor * np.array(quantiles))
+        for factor in (1.0, wider)
+    )
+    assert 0 <= second[0][0] <= first[0][0] <= age <= first[1][0] <= second[1][0] <= 120
+
+
+@given(age=ages, sigma=sigmas, quantiles=_quantiles, truth=ages)
+def test_a_true_age_within_its_own_groups_quantile_is_inside(age, sigma, quantiles, truth):
+    group = AGE_GROUPS.index(group_of(truth))
+    low, high = group_interval(np.array([age]), np.array([sigma]), np.array(quantiles))
+    if abs(truth - age) < 0.999 * quantiles[group] * sigma:
+        assert low[0] <= truth <= high[0]
+
+
+@given(rows=answers, tau=st.floats(0.05, 10), data=st.data())
+def test_distributions_sum_to_one_whatever_the_order_of_experts(rows, tau, data):
+    mixture = _mix(rows, tau)
+    age, sigma, ok, _ = (np.array(column)[None] for column in zip(*rows, strict=True))
+    mixed = mixture_distribution(mixture.weight_NE, age, sigma, ok.astype(bool))
+    groups = group_probabilities(mixed)
+    if ok.sum() < 2:
+        assert np.isnan(mixed).all()
+        assert np.isnan(groups).all()
+        return
+    assert abs(mixed.sum() - 1) < 1e-5
+    assert abs(groups.sum() - 1) < 1e-5
+    assert (mixed >= 0).all()
+    order = data.draw(st.permutations(range(len(rows))))
+    again = mixture_distribution(
+        mixture.weight_NE[:, order], age[:, order], sigma[:, order], ok[:, order].astype(bool)
+    )
+    np.testing.assert_allclose(again, mixed, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

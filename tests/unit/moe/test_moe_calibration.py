@@ -1,9 +1,12 @@
 """Fitting the mixture on simulated experts: biased, noisy, over- and underconfident, silent."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.data.ages import group_bounds
 from agetf_pipeline.moe.calibration import (
     Calibration,
     ExpertCalibration,
@@ -14,14 +17,15 @@ from agetf_pipeline.moe.calibration import (
     scale_sigma,
     uncalibrated,
 )
+from agetf_pipeline.moe.conformal import conformal_quantile
 from agetf_pipeline.moe.fitting import (
     CalibrationData,
-    conformal_quantile,
+    crossfitted_interval,
     fit_calibration,
-    fit_correction,
-    fit_sigma,
     identity_folds,
+    read_images,
 )
+from agetf_pipeline.moe.parameters import fit_correction, fit_sigma
 
 BIAS = ((0.8, 6.0), (1.1, -4.0), (1.0, 5.0), (0.7, 10.0))
 SAYS = (0.5, 1.5, 1.0, 2.0)
@@ -75,13 +79,43 @@ def test_mixture_is_not_dragged_down_by_bad_experts(noise, seed):
     assert off <= 1.02 * alone.min()
 
 
-def test_coverage_on_new_images(fitted):
-    data = simulate(4000, 1)
-    _, _, mixture = _errors(data, fitted[0])
-    low, high = interval(mixture.age_N, mixture.sigma_years, fitted[0])
-    labelled = np.isfinite(mixture.age_N)
-    inside = (data.true_age_N >= low) & (data.true_age_N <= high)
+def test_coverage_on_new_images():
+    calibration, _ = fit_calibration(simulate(1000, 2), 2, 0.9, 50, 0)
+    read = read_images(simulate(4000, 1), calibration, 2)
+    labelled = np.isfinite(read.age_N)
+    inside = (read.true_age_N >= read.low_N) & (read.true_age_N <= read.high_N)
     assert inside[labelled].mean() == pytest.approx(0.9, abs=0.03)
+    lower, upper = group_bounds("0-2")
+    youngest = labelled & (read.true_age_N >= lower) & (read.true_age_N < upper)
+    assert youngest.sum() >= 100
+    assert inside[youngest].mean() >= 0.8
+
+
+def test_readings_are_in_the_order_of_the_images(fitted):
+    data, cross = simulate(360, 0), fitted[1]
+    np.testing.assert_array_equal(cross.true_age_N, data.true_age_N)
+    np.testing.assert_array_equal(cross.fold_N, identity_folds(data.identity_N, 0))
+    known = np.isfinite(cross.expert_age_NE)
+    np.testing.assert_array_equal(known, data.ok_NE)
+    np.testing.assert_array_equal(known, np.isfinite(cross.expert_sigma_NE))
+    labelled = np.isfinite(cross.age_N)
+    mixed = (np.nan_to_num(cross.expert_age_NE) * cross.weight_NE).sum(axis=1)
+    np.testing.assert_allclose(mixed[labelled], cross.age_N[labelled])
+    part = cross.take(np.arange(10, 20))
+    assert len(part.age_N) == len(part.weight_NE) == 10
+
+
+def test_an_interval_never_sees_the_scores_of_its_own_fold(fitted):
+    cross = fitted[1]
+    low, high = crossfitted_interval(cross, 0.9)
+    np.testing.assert_array_equal(low, cross.low_N)
+    held = cross.fold_N == 2
+    # Other truths in a fold move the intervals of the other folds, and none of its own.
+    moved = replace(cross, true_age_N=np.where(held, 100 - cross.true_age_N, cross.true_age_N))
+    other_low, other_high = crossfitted_interval(moved, 0.9)
+    np.testing.assert_array_equal(other_low[held], low[held])
+    np.testing.assert_array_equal(other_high[held], high[held])
+    assert (other_high[~held] != high[~held]).any()
 
 
 def test_crossfitted_figures_foretell_new_images(fitted):
@@ -205,6 +239,33 @@ def test_a_calibration_comes_back_from_its_file(fitted, tmp_path):
     fitted[0].save(path)
     assert load_calibration(path) == fitted[0]
     assert load_calibration(path).version == fitted[0].version
+
+
+def test_a_file_from_before_the_quantiles_per_group_still_loads(tmp_path):
+    path = tmp_path / "calibration.json"
+    # Written by the version before: with this content and this version in the file.
+    path.write_text(
+        '{"calibrated": true, "conformal_quantile": 1.5, "experts": {}, "interval_level": 0.9, '
+        '"num_identities": 9, "num_images": 60, "reason": null, "tau": 0.5, '
+        '"trained_on": "synthetic", "version": "f97de82a3bf90be0"}'
+    )
+    old = load_calibration(path)
+    assert old.group_conformal is None
+    assert old.conformal_quantile == 1.5
+    low, high = interval(np.array([50.0]), np.array([2.0]), old)
+    assert (low[0], high[0]) == (47.0, 53.0)
+
+
+def test_quantiles_per_group_are_part_of_file_and_version(fitted, tmp_path):
+    calibration = fitted[0]
+    assert calibration.group_conformal is not None
+    path = tmp_path / "calibration.json"
+    calibration.save(path)
+    assert load_calibration(path).group_conformal == calibration.group_conformal
+    without = calibration.model_copy(update={"group_conformal": None})
+    assert without.version != calibration.version
+    without.save(path)
+    assert "group_conformal" not in path.read_text()
 
 
 def test_a_calibration_that_was_changed_is_refused(tmp_path):
