@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agetf_pipeline.captions.age_words import remove_age_words
+from agetf_pipeline.experts.free_text_janus import write_greedily
 from agetf_pipeline.experts.janus import Janus
 
 
@@ -66,40 +67,10 @@ def caption_faces(
     return captions
 
 
-@torch.inference_mode()
 def generate(janus: Janus, prompt_BPD: Tensor, max_new_tokens: int) -> list[str]:
-    """Continue prompts greedily, a token at a time over cached keys and values.
-
-    Args:
-        janus: The network.
-        prompt_BPD: Input embeddings, (B, P, D), of prompts of equal length (so that no padding
-            lies before them).
-        max_new_tokens: Length at which unfinished captions are cut.
-
-    Returns:
-        B texts, without marks and outer spaces.
-    """
-    model, tokenizer = janus.model, janus.processor.tokenizer
-    stop = torch.tensor(janus.stop_ids, device=janus.device)
-    done_B = torch.zeros(len(prompt_BPD), dtype=torch.bool, device=janus.device)
-    step_BPD, cache, columns = prompt_BPD, None, []
-    while len(columns) < max_new_tokens and not bool(done_B.all()):
-        output = model.model.language_model(
-            inputs_embeds=step_BPD, past_key_values=cache, use_cache=True
-        )
-        cache = output.past_key_values
-        token_B = model.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)
-        done_B = done_B | torch.isin(token_B, stop)
-        columns.append(token_B.masked_fill(done_B, stop[0].item()))
-        step_BPD = model.get_input_embeddings()(columns[-1])[:, None]
-    if not columns:
-        return [""] * len(prompt_BPD)
-    texts = []
-    for row, finished in zip(torch.stack(columns, dim=1).tolist(), done_B.tolist(), strict=True):
-        tokens = [token for token in row if token not in janus.stop_ids]
-        text = " ".join(tokenizer.decode(tokens, skip_special_tokens=True).split())
-        texts.append(text if finished else _cut(text))
-    return texts
+    """Continue prompts greedily; see `write_greedily`. Unfinished captions end with a sentence."""
+    written = write_greedily(janus, prompt_BPD, max_new_tokens)
+    return [answer.text if answer.finished else _cut(answer.text) for answer in written]
 
 
 @torch.inference_mode()

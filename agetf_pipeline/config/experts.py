@@ -25,9 +25,10 @@ class ExpertConfig(Section):
         default=None,
         description="Trained weights. None: models/experts/<name>, trained by the workspace.",
     )
-    profile: Literal["imagenet", "raw_bgr"] = Field(
+    profile: Literal["imagenet", "legacy_vgg_bgr", "raw_bgr"] = Field(
         default="imagenet",
-        description="Pixel normalisation of weights that do not say their own (other people's).",
+        description="Pixel normalisation of weights that do not say their own (other people's) and "
+        "are not recognised by their keys.",
     )
     precision: Literal["fp32", "bf16"] | None = Field(
         default=None,
@@ -38,7 +39,37 @@ class ExpertConfig(Section):
         default=400, ge=1, description="Training length where it is trained here."
     )
     batch_size: int = Field(default=32, ge=1, description="Of training.")
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0, description="Of the head, where the trunk has its own.")
+    init_weights: Path | None = Field(
+        default=None,
+        description="What a training here starts from: torchvision's ImageNet weights (resnet50, "
+        "vgg16; the 1000-class head is replaced), or weights written here. None: random.",
+    )
+    frozen_fraction: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the steps in which only the head learns."
+    )
+    trunk_lr_factor: float = Field(
+        default=1.0, gt=0, le=1, description="Learning rate of the trunk over that of the head."
+    )
+    validation_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training subjects held out for early stopping. 0: none, and the "
+        "last weights are kept.",
+    )
+    validate_every: int = Field(default=500, ge=1, description="Steps between two validations.")
+    patience: int = Field(
+        default=10,
+        ge=1,
+        description="Validations without a lower error, counted once the trunk learns, after which "
+        "training stops.",
+    )
+    answer: Literal["score", "text"] = Field(
+        default="score",
+        description="Of Janus alone. score: every age 0..100 is scored. text: a few words are "
+        "generated and parsed; an answer without an age is a missing value with its reason.",
+    )
 
 
 class TrainExpertsConfig(Section):
@@ -64,5 +95,10 @@ class TrainExpertsConfig(Section):
     )
     max_calibration_images: int = Field(
         default=2_000, ge=1, description="For the error that the report gives."
+    )
+    tensorboard: bool = Field(
+        default=True,
+        description="Loss, learning rate and validation error of each training, for TensorBoard, "
+        "under outputs/experts/<name>/tensorboard.",
     )
     seed: int = 0

@@ -11,7 +11,8 @@ from agetf_pipeline.config.experts import ExpertConfig, NetworkSize
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_state, read_state
 from agetf_pipeline.experts.base import Readings, readings_from_distribution
-from agetf_pipeline.experts.heads import mean_variance_loss
+from agetf_pipeline.experts.heads import expectation, mean_variance_loss
+from agetf_pipeline.experts.legacy import recognise_legacy
 from agetf_pipeline.experts.own_weights import own_card
 from agetf_pipeline.experts.preprocess import faces_to_tensor, normalise, profile_named
 
@@ -55,6 +56,9 @@ def load_classifier(
 ) -> ClassifierExpert:
     """Load a network with 101 logits, strictly.
 
+    Weights written here say their own settings; the research code's checkpoints are recognised by
+    their keys and read with the input that they were trained on; any others are torchvision's.
+
     Args:
         kind: Its architecture, as the card of our own weights names it.
         code_version: Of the file that builds it.
@@ -68,13 +72,20 @@ def load_classifier(
         WeightsError: The weights are damaged or of another architecture.
     """
     card = own_card(path, kind, expert)
-    module = build(card.get("size", expert.size))
-    load_state(module, read_state(path), str(path))
+    state = read_state(path)
+    profile = str(card.get("profile", expert.profile))
+    legacy = None if card else recognise_legacy(state, str(path))
+    if legacy is None:
+        module = build(card.get("size", expert.size))
+    else:
+        legacy.require(kind, expert, str(path))
+        module, state, profile = legacy.build(), legacy.state, legacy.profile
+    load_state(module, state, str(path))
     return ClassifierExpert(
         name,
         module.to(device),
         int(card.get("input_px", expert.input_px)),
-        str(card.get("profile", expert.profile)),
+        profile,
         f"{hash_file(path)[:12]}-{code_version}",
         str(card.get("trained_on", "published")),
     )
@@ -85,3 +96,8 @@ def classifier_loss(
 ) -> Tensor:
     """Return the mean-variance loss of a batch; see `kinds.Trainer.loss`."""
     return mean_variance_loss(module(x_NCHW), ages_N)
+
+
+def classifier_ages(module: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Return the expected ages of a batch in years, float (N,); see `kinds.Trainer.ages`."""
+    return expectation(module(x_NCHW))[0]

@@ -2,6 +2,7 @@
 
 Ages are not generated and parsed: every answer 0..100 is scored at once (see `answer_trie`), so
 the reading is a whole distribution, and says how likely the network was to answer a number at all.
+(`free_text_janus` generates and parses, for those who ask for it.)
 
 Shapes: B batch, H W C image, T image tokens, P prompt tokens, N trie nodes, A answers,
 V vocabulary, D width of the language model.
@@ -23,11 +24,12 @@ from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.devices import resolve_device
 from agetf_pipeline.core.errors import ConfigError, DataError, WeightsError
 from agetf_pipeline.core.hashing import hash_files
+from agetf_pipeline.core.tuning import FitResult, Watcher
 from agetf_pipeline.core.weights import load_weights, read_card
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
 from agetf_pipeline.experts.answer_trie import AnswerTrie, build_trie
-from agetf_pipeline.experts.base import Readings, readings_from_distribution
+from agetf_pipeline.experts.base import AgeExpert, Readings, readings_from_distribution
 
 # transformers' own annotations do not describe what its classes accept: checked by tests instead.
 JanusForConditionalGeneration: TypeAlias = Any
@@ -40,6 +42,7 @@ AGE_QUESTION = "How old is this person? Answer with the number of years."
 TRAINED_HERE = "weights.safetensors"
 """File of the tiny Janus that the workspace trains; published folders hold model*.safetensors."""
 
+_FINE_TUNING = ("init_weights", "frozen_fraction", "trunk_lr_factor", "validation_fraction")
 _MAX_LOGITS = 1 << 25  # float32 values held at once: 128 MiB
 
 
@@ -185,9 +188,14 @@ class JanusExpert:
         )
 
 
-def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.device) -> JanusExpert:
-    """Load Janus as an age expert; see `kinds.ExpertKind`."""
-    return JanusExpert(open_janus(path, device, expert.precision or "fp32"))
+def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.device) -> AgeExpert:
+    """Load Janus as an age expert, which scores or writes its answer; see `kinds.ExpertKind`."""
+    janus = open_janus(path, device, expert.precision or "fp32")
+    if expert.answer == "score":
+        return JanusExpert(janus)
+    from agetf_pipeline.experts.free_text_janus import JanusTextExpert
+
+    return JanusTextExpert(janus)
 
 
 _loaded: dict[tuple[str, str, str], Janus] = {}
@@ -253,7 +261,8 @@ def fit_janus(
     identity: str,
     out_dir: Path,
     card: dict[str, Any],
-) -> None:
+    watcher: Watcher | None = None,
+) -> FitResult:
     """Train the tiny Janus to read ages and to caption; write its folder, the weights last.
 
     Args:
@@ -265,9 +274,13 @@ def fit_janus(
         identity: Fingerprint of the faces and settings.
         out_dir: Folder to write: weights, config, tokenizer, image processor.
         card: What the weights' card shall hold.
+        watcher: Is told of the training.
+
+    Returns:
+        The losses.
 
     Raises:
-        ConfigError: The config asks for a full-size Janus, which is not trained here.
+        ConfigError: The config asks for a full-size Janus or for fine-tuning; neither is done here.
         StageError: There is no labelled face.
     """
     from agetf_pipeline.experts.janus_tiny import train_tiny_janus
@@ -279,9 +292,17 @@ def fit_janus(
             f"size={expert.size} without any. Set .weights to a transformers-format checkpoint "
             "folder, or .size to tiny."
         )
-    train_tiny_janus(
+    plain = ExpertConfig()
+    asked = [name for name in _FINE_TUNING if getattr(expert, name) != getattr(plain, name)]
+    if asked:
+        raise ConfigError(
+            f"Expected no {asked} of train_experts.experts.janus: the tiny Janus is trained whole, "
+            "from random weights, to its last step. Remove them."
+        )
+    return train_tiny_janus(
         faces_NHWC, ages_years, expert, config.caption, checkpoint, identity, out_dir, card,
         seed=config.train_experts.seed, device=resolve_device(config.runtime.device),
+        watcher=watcher,
     )  # fmt: skip
 
 

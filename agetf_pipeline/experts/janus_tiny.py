@@ -20,9 +20,10 @@ from torch import Tensor
 from agetf_pipeline.config.caption import CaptionConfig
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.errors import ConfigError, StageError
-from agetf_pipeline.core.fitting import FitSettings, fit
+from agetf_pipeline.core.fitting import FitSettings, fine_tune
 from agetf_pipeline.core.hashing import fingerprint
 from agetf_pipeline.core.progress import track
+from agetf_pipeline.core.tuning import FitResult, Tuning, Watcher
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.data.images import resize_rgb
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
@@ -233,7 +234,8 @@ def train_tiny_janus(
     card: dict[str, Any],
     seed: int,
     device: torch.device,
-) -> None:
+    watcher: Watcher | None = None,
+) -> FitResult:
     """Train a tiny Janus on both tasks and write its folder; see `experts.janus.fit_janus`."""
     if not len(faces_NHWC):
         raise StageError(
@@ -256,9 +258,10 @@ def train_tiny_janus(
     }
     own_identity = fingerprint(own_settings, CODE_VERSION, {"caller": identity})
     janus.model.to(device)
-    losses = fit(
-        janus.model, tasks.loss, len(tasks.ages), settings, checkpoint, own_identity, "janus"
-    )
+    result = fine_tune(
+        janus.model, tasks.loss, len(tasks.ages), settings, checkpoint, own_identity, "janus",
+        Tuning(watcher=watcher),
+    )  # fmt: skip
     # The weights last: where they are, the rest of the folder is.
     out_dir.mkdir(parents=True, exist_ok=True)
     janus.model.config.save_pretrained(out_dir)
@@ -266,10 +269,11 @@ def train_tiny_janus(
     own_card = {
         "num_caption_faces": len(drawn.captions),
         "num_age_faces": len(tasks.ages),
-        "final_loss": round(float(np.mean(losses[-20:])), 4),
+        "final_loss": round(float(np.mean(result.losses[-20:])), 4),
     }
     save_weights(out_dir / TRAINED_HERE, janus.model, {**card, **own_card})
     checkpoint.unlink(missing_ok=True)
+    return result
 
 
 class _Tasks:

@@ -53,12 +53,19 @@ class Trainer:
             years float (N,) and genders int64 (N,), -1 where unknown.
         augmentation: What its training faces go through.
         profile: Name of the pixel normalisation.
+        head: Names of the submodules that form the head: what learns while the trunk is frozen, and
+            what ImageNet weights do not fill. Empty: such networks learn as a whole, from random
+            weights or from weights written here.
+        ages: Ages in years, float (N,), from the network and normalised faces. None: such networks
+            are not validated while they are trained.
     """
 
     build: "Callable[[ExpertConfig, float], nn.Module]"
     loss: "Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]"
     augmentation: "Augmentation"
     profile: str = "imagenet"
+    head: tuple[str, ...] = ()
+    ages: "Callable[[nn.Module, Tensor], Tensor] | None" = None
 
 
 def kind_of(name: str, expert: ExpertConfig) -> ExpertKind:

@@ -31,6 +31,9 @@ PROFILES: dict[str, Profile] = {
     "imagenet": Profile(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     # Pixel values as OpenCV reads them, unchanged: older ResNet50 age checkpoints expect this.
     "raw_bgr": Profile(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), bgr=True),
+    # The research code's VGG16: ImageNet's mean and deviation, meant for RGB from 0 to 1, applied
+    # by position to BGR from 0 to 255. Its weights were trained on this, so it is kept.
+    "legacy_vgg_bgr": Profile(1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bgr=True),
 }
 """The normalisations by the name that cards and configs use."""
 

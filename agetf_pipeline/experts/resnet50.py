@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from agetf_pipeline.config.experts import NetworkSize
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
 from agetf_pipeline.experts.augment import Augmentation
-from agetf_pipeline.experts.classifier import classifier_loss, load_classifier
+from agetf_pipeline.experts.classifier import classifier_ages, classifier_loss, load_classifier
 from agetf_pipeline.experts.kinds import Trainer
 
 CODE_VERSION = "1"
@@ -45,4 +45,6 @@ TRAINER = Trainer(
     build=lambda expert, _mean_age: build_resnet50(expert.size),
     loss=classifier_loss,
     augmentation=Augmentation(max_shift=0.04, p_low_res=0.15, max_saturation=0.3),
+    head=("fc",),
+    ages=classifier_ages,
 )

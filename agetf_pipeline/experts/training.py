@@ -17,9 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from agetf_pipeline.config.experts import ExpertConfig
-from agetf_pipeline.core.fitting import FitSettings, fit
+from agetf_pipeline.core.fitting import FitSettings, fine_tune
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.tuning import FitResult, Watcher
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.experts.augment import augment
+from agetf_pipeline.experts.fine_tuning import describe_validation, tuning_of
+from agetf_pipeline.experts.imagenet import load_initial_weights
 from agetf_pipeline.experts.kinds import Trainer, trainer_of
 from agetf_pipeline.experts.preprocess import faces_to_tensor, normalise, profile_named
 
@@ -76,7 +80,10 @@ def fit_expert(
     identity: str,
     out_path: Path,
     card: dict[str, Any],
-) -> float:
+    held_out: LabelledFaces | None = None,
+    init_path: Path | None = None,
+    watcher: Watcher | None = None,
+) -> FitResult:
     """Train an expert and write its weights; killed and called again, it goes on.
 
     Args:
@@ -86,37 +93,52 @@ def fit_expert(
         seed: Seed of weights, order and augmentation.
         device: Where to train.
         checkpoint: File of the unfinished training, removed at the end.
-        identity: Fingerprint of the faces and settings.
+        identity: Fingerprint of the faces (held-out ones too), initial weights and settings.
         out_path: Weights file to write.
         card: What the card shall hold besides the architecture.
+        held_out: Faces of other subjects, on which the best weights are chosen. None: the last are
+            kept.
+        init_path: What the training starts from. None: random weights.
+        watcher: Is told of the training.
 
     Returns:
-        The mean loss of the last twentieth of the steps.
+        The losses, and the validation errors in years.
 
     Raises:
+        ConfigError: The kind has no head to train alone, or no ages to validate.
         StageError: There is no labelled face, or a loss is not finite.
+        WeightsError: The initial weights do not fit.
     """
-    module = build_module(name, expert, data.ages_years, seed).to(device)
+    module = build_module(name, expert, data.ages_years, seed)
+    trainer, kind = trainer_of(name, expert), expert.kind or name
+    start: dict[str, str] = {}
+    if init_path is not None:
+        start["started_from"] = load_initial_weights(module, init_path, kind, expert, trainer.head)
+        start["init_sha256"] = hash_file(init_path)
+    module = module.to(device)
     module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings = FitSettings(
         num_steps=expert.num_steps, batch_size=expert.batch_size, lr=expert.lr, seed=seed
     )
-    trainer = trainer_of(name, expert)
     loss_of = _loss_of(trainer, module, expert, data, device)
-    losses = fit(module, loss_of, len(data), settings, checkpoint, identity, f"training {name}")
-    last = float(np.mean(losses[-max(1, len(losses) // 20) :]))
+    tuning = tuning_of(name, expert, trainer, module, held_out, device, watcher)
+    result = fine_tune(
+        module, loss_of, len(data), settings, checkpoint, identity, f"training {name}", tuning
+    )
     described = {
-        "architecture": expert.kind or name,
+        "architecture": kind,
         "size": expert.size,
         "input_px": expert.input_px,
         "profile": trainer.profile,
         "num_train_images": len(data),
         "num_steps": expert.num_steps,
-        "final_loss": round(last, 6),
+        "final_loss": round(result.final_loss, 6),
+        **describe_validation(result, 0 if held_out is None else len(held_out)),
+        **start,
     }
     save_weights(out_path, module, {**described, **card})
     checkpoint.unlink(missing_ok=True)
-    return last
+    return result
 
 
 def _loss_of(

@@ -12,7 +12,7 @@ from torchvision.models.vgg import VGG, cfgs, make_layers
 from agetf_pipeline.config.experts import NetworkSize
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
 from agetf_pipeline.experts.augment import Augmentation
-from agetf_pipeline.experts.classifier import classifier_loss, load_classifier
+from agetf_pipeline.experts.classifier import classifier_ages, classifier_loss, load_classifier
 from agetf_pipeline.experts.kinds import Trainer
 
 CODE_VERSION = "1"
@@ -56,4 +56,6 @@ TRAINER = Trainer(
     build=lambda expert, _mean_age: build_vgg16(expert.size),
     loss=classifier_loss,
     augmentation=Augmentation(max_zoom=0.05, p_blur=0.1, max_contrast=0.15, max_noise=0.02),
+    head=("classifier.6",),
+    ages=classifier_ages,
 )

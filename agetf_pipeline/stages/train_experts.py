@@ -1,22 +1,25 @@
 """Train the age experts on the labelled CAF subjects; the calibration subjects are never seen.
 
-Reads the tables `images` of the CAF shards. Writes `models/experts/<name>/`. An expert with
-configured weights is left as it is; one that was trained on the same faces and settings is reused,
-so that a run that was killed goes on with the expert that is missing.
+Reads the tables `images` of the CAF shards. Writes `models/experts/<name>/`, and the curve and
+TensorBoard scalars of a training to `outputs/experts/<name>/`. An expert with configured weights is
+left as it is; one that was trained on the same faces and settings is reused, so that a run that was
+killed goes on with the expert that is missing.
 """
 
 import logging
 from binascii import crc32
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.devices import resolve_device, set_num_threads
-from agetf_pipeline.core.errors import ConfigError, StageError
-from agetf_pipeline.core.hashing import fingerprint, hash_bytes
+from agetf_pipeline.core.errors import ConfigError, StageError, WeightsError
+from agetf_pipeline.core.hashing import fingerprint, hash_bytes, hash_file
 from agetf_pipeline.core.parallel import run_in_processes
+from agetf_pipeline.core.tuning import FitResult
 from agetf_pipeline.core.weights import read_card
 from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data.schemas import IMAGES
@@ -30,11 +33,27 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 STAGE = "train_experts"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _USUAL: tuple[str, ...] = ("janus", "mivolo", "resnet50", "vgg16")
 _COLUMNS = ["image_id", "face_path", "gender", "true_age_years", "identity", "split"]
 _READ_BATCH = 32
+_VALIDATION_SEED = 7_340_033  # so that what is held out has nothing to do with the other splits
+
+
+@dataclass
+class _Outcome:
+    """An expert after its training, or one that was kept.
+
+    Attributes:
+        card: The card of its weights.
+        result: What the training went through; None where the expert was kept.
+        messages: What a person should read.
+    """
+
+    card: dict[str, Any]
+    result: FitResult | None = None
+    messages: list[str] = field(default_factory=list)
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
@@ -56,7 +75,11 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     partitions = [name for name in list_partitions(workspace, IMAGES) if is_caf(name)]
     inputs = table_hashes(workspace, IMAGES, partitions)
     inputs |= {f"weights/{name}": weights_hash(config, workspace, name) for name in given}
+    for name in trained:
+        initial = _initial_hash(config, workspace, name)
+        inputs |= {f"init_weights/{name}": initial} if initial is not None else {}
     settings = {**section.settings(), "trained_on": _trained_on(config)}
+    del settings["tensorboard"]  # changes no weight
     if "janus" in trained:
         settings["caption"] = _caption_settings(config)
     return run_once(
@@ -93,6 +116,9 @@ def labelled_images(
 
 
 def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -> StageReport:
+    from agetf_pipeline.experts.fine_tuning_log import curve_path, draw_curve
+    from agetf_pipeline.experts.fine_tuning_report import add_validation
+
     set_num_threads(config.runtime.num_threads)
     images = labelled_images(config, workspace, partitions)
     train = images.filter(pl.col("split") == "train")
@@ -106,14 +132,21 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
     outputs: dict[str, str] = {}
     messages: list[str] = []
     names = _trained_here(config)
+    _verify_initial_weights(config, workspace, names)
     parts: dict[str, pl.DataFrame] = {name: _part_of(config, train, name) for name in names}
     trained = _train_all(config, workspace, parts)
-    for name, (final_loss, notes) in trained.items():
+    for name, outcome in trained.items():
         counts[f"num_train_images_{name}"] = parts[name].height
-        figures[f"final_loss_{name}"] = final_loss
-        messages += notes
+        figures[f"final_loss_{name}"] = outcome.card.get("final_loss")
+        messages += outcome.messages
         trained_path = expert_folder(workspace, name) / ("" if name == "janus" else TRAINED_FILE)
         outputs[name] = workspace.relative(trained_path)
+        expert = config.train_experts.experts[name]
+        add_validation(name, expert, outcome.card, counts, figures, messages)
+        if outcome.result is not None:
+            draw_curve(workspace, name, expert, outcome.result, config.synthesize.enabled)
+        if curve_path(workspace, name).is_file():
+            outputs[f"loss_curve_{name}"] = workspace.relative(curve_path(workspace, name))
     figures |= _measure(config, workspace, calibration, messages)
     if config.synthesize.enabled:
         messages.append(
@@ -125,8 +158,8 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
 
 def _train_all(
     config: PipelineConfig, workspace: Workspace, parts: dict[str, pl.DataFrame]
-) -> dict[str, tuple[float | None, list[str]]]:
-    """Train every expert that is not trained yet; the last loss and the notes of each."""
+) -> dict[str, _Outcome]:
+    """Train every expert that is not trained yet."""
     calls: list[tuple[PipelineConfig, Workspace, str, pl.DataFrame]] = [
         (config, workspace, name, part) for name, part in parts.items()
     ]
@@ -175,13 +208,9 @@ def _seed_of(config: PipelineConfig, name: str) -> int:
 
 
 def _ensure_trained(
-    config: PipelineConfig,
-    workspace: Workspace,
-    name: str,
-    part: pl.DataFrame,
-) -> tuple[float | None, list[str]]:
-    """Train an expert unless its file stands and was made of the same; its last loss, and notes."""
-    messages: list[str] = []
+    config: PipelineConfig, workspace: Workspace, name: str, part: pl.DataFrame
+) -> _Outcome:
+    """Train an expert unless its file stands and was made of the same."""
     expert = config.train_experts.experts[name]
     if not part.height:
         raise StageError(
@@ -195,19 +224,25 @@ def _ensure_trained(
         "trained_on": _trained_on(config),
         "caption": _caption_settings(config) if name == "janus" else None,
     }
-    data = part.drop("split", "identity").write_ndjson()
-    identity = fingerprint(settings, CODE_VERSION, {"images": hash_bytes(data.encode())})
+    made_of = {
+        "images": hash_bytes(part.drop("split").write_ndjson().encode()),
+        "init_weights": _initial_hash(config, workspace, name) or "none",
+    }
+    identity = fingerprint(settings, CODE_VERSION, made_of)
     path = expert_folder(workspace, name) / TRAINED_FILE
-    if not path.exists() or read_card(path).get("fit_identity") != identity:
-        _train(config, workspace, name, part, identity, messages)
-        if expert.size == "full":
-            messages.append(
-                f"{name} (full size) was trained from random weights on {part.height} images. For "
-                f"real use name published weights in train_experts.experts.{name}.weights."
-            )
-    else:
+    if path.exists() and read_card(path).get("fit_identity") == identity:
         _LOGGER.info("%s was trained on the same faces and settings: kept", name)
-    return read_card(path).get("final_loss"), messages
+        return _Outcome(read_card(path))
+    outcome = _Outcome({})
+    outcome.result = _train(config, workspace, name, part, identity, outcome.messages)
+    outcome.card = read_card(path)
+    if expert.size == "full" and expert.init_weights is None:
+        outcome.messages.append(
+            f"{name} (full size) was trained from random weights on {part.height} images. For "
+            f"real use name published weights in train_experts.experts.{name}.weights, or ImageNet "
+            f"weights to start from in train_experts.experts.{name}.init_weights."
+        )
+    return outcome
 
 
 def _train(
@@ -217,32 +252,90 @@ def _train(
     part: pl.DataFrame,
     identity: str,
     messages: list[str],
-) -> None:
+) -> FitResult:
+    from agetf_pipeline.experts.fine_tuning_log import TensorBoardLog, curve_path
+
     expert = config.train_experts.experts[name]
-    data = _load_labelled(workspace, part, expert.input_px, name, messages)
+    learned, held_out = _hold_out(expert.validation_fraction, part, name, messages)
+    data = _load_labelled(workspace, learned, expert.input_px, name, messages)
     checkpoint = workspace.state / "fit" / f"expert_{name}.pt"
-    card = {"trained_on": _trained_on(config), "fit_identity": identity}
+    card: dict[str, Any] = {"trained_on": _trained_on(config), "fit_identity": identity}
     folder: Path = expert_folder(workspace, name)
-    if name == "janus":
-        from agetf_pipeline.experts.janus import fit_janus
-
-        fit_janus(
-            config, workspace, data.faces_NHWC, data.ages_years, checkpoint, identity, folder, card
-        )
-        return
-    from agetf_pipeline.experts.training import fit_expert
-
-    fit_expert(
-        name,
-        expert,
-        data,
-        _seed_of(config, name),
-        resolve_device(config.runtime.device),
-        checkpoint,
-        identity,
-        folder / TRAINED_FILE,
-        card,
+    curve_path(workspace, name).unlink(missing_ok=True)  # of another training
+    log = (
+        TensorBoardLog(curve_path(workspace, name).parent / "tensorboard")
+        if config.train_experts.tensorboard
+        else None
     )
+    try:
+        if name == "janus":
+            from agetf_pipeline.experts.janus import fit_janus
+
+            return fit_janus(
+                config, workspace, data.faces_NHWC, data.ages_years, checkpoint, identity, folder,
+                card, log,
+            )  # fmt: skip
+        from agetf_pipeline.experts.training import fit_expert
+
+        if held_out.height:
+            card["num_validation_subjects"] = held_out["identity"].n_unique()
+        return fit_expert(
+            name, expert, data, _seed_of(config, name), resolve_device(config.runtime.device),
+            checkpoint, identity, folder / TRAINED_FILE, card,
+            _load_labelled(workspace, held_out, expert.input_px, name, messages),
+            _initial_path(config, workspace, name), log,
+        )  # fmt: skip
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _hold_out(
+    fraction: float, part: pl.DataFrame, name: str, messages: list[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Divide an expert's images by subject: what it learns from, and what stops its training."""
+    if not fraction:
+        return part, part.clear()
+    fractions = {"held_out": fraction, "learned": 1 - fraction}
+    names = [split_of(identity, fractions, _VALIDATION_SEED) for identity in part["identity"]]
+    is_held_out = pl.Series([split == "held_out" for split in names], dtype=pl.Boolean)
+    learned, held_out = part.filter(~is_held_out), part.filter(is_held_out)
+    if learned.height and held_out.height:
+        return learned, held_out
+    messages.append(
+        f"{name} was trained to its last step: of {part['identity'].n_unique()} subjects, chance "
+        f"left none to {'learn from' if held_out.height else 'validate on'} at validation_fraction "
+        f"{fraction:g}. Change it, or add labelled subjects."
+    )
+    return part, part.clear()
+
+
+def _initial_path(config: PipelineConfig, workspace: Workspace, name: str) -> Path | None:
+    path = config.train_experts.experts[name].init_weights
+    return None if path is None else workspace.root / path
+
+
+def _initial_hash(config: PipelineConfig, workspace: Workspace, name: str) -> str | None:
+    path = _initial_path(config, workspace, name)
+    if path is None:
+        return None
+    if not path.is_file():
+        raise WeightsError(
+            f"Expected weights for the training of {name} to start from at {path}; found nothing. "
+            f"Put the file there (docs/fine_tuning.md says which), or correct or remove "
+            f"train_experts.experts.{name}.init_weights."
+        )
+    return hash_file(path)
+
+
+def _verify_initial_weights(config: PipelineConfig, workspace: Workspace, names: list[str]) -> None:
+    """Refuse, before anything is trained, files that are not what they claim to be."""
+    from agetf_pipeline.checkpoints.verifying import require_verified
+
+    for name in names:
+        path = _initial_path(config, workspace, name)
+        if path is not None:
+            require_verified(path, workspace, config.runtime)
 
 
 def _load_labelled(
