@@ -120,12 +120,15 @@ LABELS = TableSpec(
             _field("between_variance_years2", pa.float32()),  # disagreement of the experts
             _field("interval_low_years", pa.float32()),  # conformal, at the configured level
             _field("interval_high_years", pa.float32()),
+            _field(
+                "reliability", pa.float32()
+            ),  # 0..1: P(within five years)
             _field("num_experts", pa.int32(), required=True),
             # JSON: {expert: {age_years, sigma_years, confidence, weight, status, reason}}
             _field("experts", pa.string(), required=True),
             _field("original_age_group", pa.string()),
             _field("age_group", pa.string()),  # of age_years
-            _field("decision", pa.string(), required=True),  # keep, relabel, unlabelled, none
+            _field("decision", pa.string(), required=True),  # keep, relabel, review, drop...
             _field("reason", pa.string()),
             _field("calibrated", pa.bool_(), required=True),
         ]

@@ -45,10 +45,11 @@ class SortedTable:
         for group in range(len(self._bounds)):
             yield self._read([group], columns)
 
-    def between(self, low: str, high: str) -> pl.DataFrame | None:
+    def between(self, low: str, high: str, columns: list[str] | None = None) -> pl.DataFrame | None:
         """Return the rows whose key's first column lies in `low`..`high`, both included.
 
-        None where the row groups' bounds say that there is none.
+        None where the row groups' bounds say that there is none. `columns` are to include the
+        key's first.
         """
         groups = [
             group
@@ -57,7 +58,7 @@ class SortedTable:
         ]
         if not groups:
             return None
-        return self._read(groups, None).filter(
+        return self._read(groups, columns).filter(
             pl.col(self._key).is_between(pl.lit(low), pl.lit(high))
         )
 

@@ -62,12 +62,14 @@ def load_experts(config: PipelineConfig, workspace: Workspace) -> list[AgeExpert
 
 def load_expert(config: PipelineConfig, workspace: Workspace, name: str) -> AgeExpert:
     """Load one expert on the configured device; see `load_experts`."""
+    from agetf_pipeline.checkpoints import require_verified
     from agetf_pipeline.experts.kinds import kind_of
     from agetf_pipeline.experts.precision import in_precision
 
     expert = resolved(config, name)
     path = weights_path(config, workspace, name)
     _require(path, name, configured=expert.weights is not None)
+    require_verified(path, workspace, config.runtime)
     device = resolve_device(config.runtime.device)
     loaded = kind_of(name, expert).load_expert(name, expert, path, device)
     return in_precision(loaded, expert, device)

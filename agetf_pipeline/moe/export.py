@@ -1,63 +1,74 @@
 """The mixture's labels for people and other programs: JSON, CSV, and a report per age group."""
 
+import csv
 import json
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
 
-from agetf_pipeline.core.files import write_json, write_text
+from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.data.ages import AGE_GROUPS
+from agetf_pipeline.moe.decisions import DECISIONS
 
 _EXPERT_FIELDS = (
     "age_years", "sigma_years", "confidence", "weight", "raw_age_years", "raw_sigma_years",
     "status", "reason",
 )  # fmt: skip
+_OWN = (
+    "image_number", "image_id", "path", "age_years", "age_group", "variance_years2",
+    "within_variance_years2", "between_variance_years2", "sigma_years", "interval_low_years",
+    "interval_high_years", "reliability", "original_age_group", "original_age_group_confidence",
+    "decision", "reason", "calibrated", "label_version", "num_experts",
+)  # fmt: skip
 _DECIMALS = 4
 
 
-def export_records(labels: pl.DataFrame, images: pl.DataFrame) -> list[dict]:
-    """Return one record an image, sorted by path: what it is, its label, every expert's part.
+def export_records(labels: pl.DataFrame, images: pl.DataFrame) -> Iterator[dict]:
+    """Yield one record an image, sorted by path: what it is, its label, every expert's part.
 
     Args:
         labels: Rows of table `labels`.
         images: Rows of table `images` of the same images.
 
-    Returns:
+    Yields:
         JSON-compatible records; what could not be computed is None.
     """
     about = images.select("image_id", "image_number", "path", "age_group_confidence")
     rows = labels.join(about, on="image_id", how="inner").sort("path")
-    records = []
     for row in rows.iter_rows(named=True):
         variance = row["variance_years2"]
-        records.append(
-            {
-                "image_number": row["image_number"],
-                "image_id": row["image_id"],
-                "path": row["path"],
-                "age_years": _rounded(row["age_years"]),
-                "age_group": row["age_group"],
-                "variance_years2": _rounded(variance),
-                "within_variance_years2": _rounded(row["within_variance_years2"]),
-                "between_variance_years2": _rounded(row["between_variance_years2"]),
-                "sigma_years": None if variance is None else _rounded(variance**0.5),
-                "interval_low_years": _rounded(row["interval_low_years"]),
-                "interval_high_years": _rounded(row["interval_high_years"]),
-                "original_age_group": row["original_age_group"],
-                "original_age_group_confidence": _rounded(row["age_group_confidence"]),
-                "decision": row["decision"],
-                "reason": row["reason"],
-                "calibrated": row["calibrated"],
-                "label_version": row["label_version"],
-                "num_experts": row["num_experts"],
-                "experts": json.loads(row["experts"]),
-            }
-        )
-    return records
+        yield {
+            "image_number": row["image_number"],
+            "image_id": row["image_id"],
+            "path": row["path"],
+            "age_years": _rounded(row["age_years"]),
+            "age_group": row["age_group"],
+            "variance_years2": _rounded(variance),
+            "within_variance_years2": _rounded(row["within_variance_years2"]),
+            "between_variance_years2": _rounded(row["between_variance_years2"]),
+            "sigma_years": None if variance is None else _rounded(variance**0.5),
+            "interval_low_years": _rounded(row["interval_low_years"]),
+            "interval_high_years": _rounded(row["interval_high_years"]),
+            "reliability": _rounded(row["reliability"]),
+            "original_age_group": row["original_age_group"],
+            "original_age_group_confidence": _rounded(row["age_group_confidence"]),
+            "decision": row["decision"],
+            "reason": row["reason"],
+            "calibrated": row["calibrated"],
+            "label_version": row["label_version"],
+            "num_experts": row["num_experts"],
+            "experts": json.loads(row["experts"]),
+        }
 
 
-def write_exports(records: list[dict], experts: list[str], json_path: Path, csv_path: Path) -> None:
+def write_exports(
+    records: Iterable[dict], experts: list[str], json_path: Path, csv_path: Path
+) -> None:
     """Write the records as JSON, and as CSV with a column per expert and field.
+
+    Each record is written as it comes: memory does not grow with their number.
 
     Args:
         records: From `export_records`.
@@ -65,16 +76,26 @@ def write_exports(records: list[dict], experts: list[str], json_path: Path, csv_
         json_path: File of the JSON list.
         csv_path: File of the CSV; an empty cell is a null.
     """
-    write_json(json_path, records)
-    flat = []
-    for record in records:
-        row = {name: value for name, value in record.items() if name != "experts"}
-        for expert in experts:
-            part = record["experts"].get(expert, {})
-            row |= {f"{expert}_{name}": part.get(name) for name in _EXPERT_FIELDS}
-        flat.append(row)
-    frame = pl.DataFrame(flat, infer_schema_length=None) if flat else pl.DataFrame()
-    write_text(csv_path, frame.write_csv() if flat else ",".join(_csv_header(experts)) + "\n")
+    columns = [*_OWN, *(f"{expert}_{name}" for expert in experts for name in _EXPERT_FIELDS)]
+    with (
+        atomic_path(json_path) as json_temporary,
+        atomic_path(csv_path) as csv_temporary,
+        json_temporary.open("w", encoding="utf-8") as json_file,
+        csv_temporary.open("w", encoding="utf-8", newline="") as csv_file,
+    ):
+        table = csv.writer(csv_file, lineterminator="\n")
+        table.writerow(columns)
+        separator = "[\n"
+        for record in records:
+            text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
+            json_file.write(separator + textwrap.indent(text, "  "))
+            separator = ",\n"
+            row = [record[name] for name in _OWN]
+            for expert in experts:
+                part = record["experts"].get(expert, {})
+                row += [part.get(name) for name in _EXPERT_FIELDS]
+            table.writerow([_cell(value) for value in row])
+        json_file.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
 def group_report(labels: pl.DataFrame, experts: list[str]) -> pl.DataFrame:
@@ -83,18 +104,14 @@ def group_report(labels: pl.DataFrame, experts: list[str]) -> pl.DataFrame:
     Counts of decisions and the agreement go by the original group; means go by the new one.
 
     Args:
-        labels: Rows of table `labels`.
+        labels: Rows with the columns of table `labels` that are numbers or groups, and the weight
+            of every expert, `weight_<expert>`.
         experts: Names of the experts, for the columns of mean weights.
     """
-    weights = {
-        expert: labels["experts"].str.json_path_match(f"$.{expert}.weight").cast(pl.Float64)
-        for expert in experts
-    }
     table = labels.with_columns(
         sigma_years=pl.col("variance_years2").sqrt(),
         disagreement_years=pl.col("between_variance_years2").sqrt(),
         width_years=pl.col("interval_high_years") - pl.col("interval_low_years"),
-        **{f"weight_{expert}": series for expert, series in weights.items()},
     )
     rows = []
     for group in (*AGE_GROUPS, "all"):
@@ -112,7 +129,7 @@ def group_report(labels: pl.DataFrame, experts: list[str]) -> pl.DataFrame:
                 "num_images_after": after["age_group"].count(),
                 **{
                     f"num_{decision}": int((before["decision"] == decision).sum())
-                    for decision in ("keep", "relabel", "unlabelled", "none")
+                    for decision in DECISIONS
                 },
                 "num_moved_in": int(
                     (
@@ -124,6 +141,7 @@ def group_report(labels: pl.DataFrame, experts: list[str]) -> pl.DataFrame:
                 "mean_age_years": _rounded(after["age_years"].mean()),
                 "mean_sigma_years": _rounded(after["sigma_years"].mean()),
                 "mean_interval_width_years": _rounded(after["width_years"].mean()),
+                "mean_reliability": _rounded(after["reliability"].mean()),
                 "mean_expert_disagreement_years": _rounded(after["disagreement_years"].mean()),
                 **{
                     f"mean_weight_{expert}": _rounded(after[f"weight_{expert}"].mean())
@@ -134,14 +152,9 @@ def group_report(labels: pl.DataFrame, experts: list[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _csv_header(experts: list[str]) -> list[str]:
-    own = [
-        "image_number", "image_id", "path", "age_years", "age_group", "variance_years2",
-        "within_variance_years2", "between_variance_years2", "sigma_years", "interval_low_years",
-        "interval_high_years", "original_age_group", "original_age_group_confidence", "decision",
-        "reason", "calibrated", "label_version", "num_experts",
-    ]  # fmt: skip
-    return [*own, *(f"{expert}_{name}" for expert in experts for name in _EXPERT_FIELDS)]
+def _cell(value: object) -> object:
+    """Spell a value as Polars and other readers of CSV do: true and false in small letters."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _rounded(value: object) -> float | None:

@@ -4,8 +4,8 @@ Shapes: N images, E experts.
 """
 
 import json
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -13,74 +13,39 @@ import polars as pl
 from agetf_pipeline.config.relabel import RelabelConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.hashing import fingerprint
-from agetf_pipeline.data.ages import AGE_GROUPS, group_bounds, group_of
+from agetf_pipeline.data.ages import group_of
 from agetf_pipeline.data.schemas import LABELS
 from agetf_pipeline.data.tables import to_frame
 from agetf_pipeline.moe.calibration import Calibration, apply_calibration, interval
+from agetf_pipeline.moe.decisions import decide, original_group, reliability
+from agetf_pipeline.moe.expert_matrix import ExpertMatrix, expert_matrix
 from agetf_pipeline.moe.mixture import Mixture
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Part of every label's version; raised when the arithmetic of labels changes."""
 
 _DECIMALS = 4
 
 
 @dataclass(frozen=True)
-class ExpertMatrix:
-    """Predictions of N images laid out by expert, in the order of `names` (sorted).
+class LabelledImages:
+    """The labels of N images, with what made them.
 
     Attributes:
+        rows: Rows of table `labels`, sorted by image_id.
         names: The E experts.
-        age_NE: float64 (N, E), years, NaN where there is none.
-        sigma_NE: float64 (N, E), years.
-        ok_NE: bool (N, E).
-        version_NE: object (N, E), model version, None where there is no row.
-        reason_NE: object (N, E), why there is no answer, None where there is one.
+        mixture: The mixture's reading.
+        age_NE: float64 (N, E), years, bias-corrected; NaN where there is none.
+        sigma_NE: float64 (N, E), years, calibrated.
+        part_NE: bool (N, E), whether the expert took part.
     """
 
+    rows: pl.DataFrame
     names: list[str]
+    mixture: Mixture
     age_NE: np.ndarray
     sigma_NE: np.ndarray
-    ok_NE: np.ndarray
-    version_NE: np.ndarray
-    reason_NE: np.ndarray
-
-
-def expert_matrix(predictions: pl.DataFrame, image_ids: list[str]) -> ExpertMatrix:
-    """Lay predictions out as arrays, matched by image and expert, never by the order of rows.
-
-    Args:
-        predictions: Rows of table `predictions`, of one or more experts.
-        image_ids: The N images, in the order wanted.
-
-    Returns:
-        The arrays. An expert without a row for an image did not answer: "no prediction".
-    """
-    names = sorted(predictions["expert"].unique().to_list())
-    shape = (len(image_ids), len(names))
-    age_NE, sigma_NE = np.full(shape, np.nan), np.full(shape, np.nan)
-    ok_NE = np.zeros(shape, dtype=bool)
-    version_NE = np.full(shape, None, dtype=object)
-    reason_NE = np.full(shape, "no prediction", dtype=object)
-    ids = pl.DataFrame({"image_id": image_ids}, schema={"image_id": pl.String})
-    for e, name in enumerate(names):
-        rows = ids.join(
-            predictions.filter(pl.col("expert") == name),
-            on="image_id",
-            how="left",
-            maintain_order="left",
-        )
-        age_NE[:, e] = rows["age_years"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        sigma_NE[:, e] = rows["sigma_years"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        version_NE[:, e] = rows["model_version"].to_list()
-        good = np.isfinite(age_NE[:, e]) & np.isfinite(sigma_NE[:, e]) & (sigma_NE[:, e] > 0)
-        status, reason = rows["status"].to_list(), rows["reason"].to_list()
-        for n in range(shape[0]):
-            if status[n] == "ok" and good[n]:
-                ok_NE[n, e], reason_NE[n, e] = True, None
-            elif status[n] is not None:
-                reason_NE[n, e] = reason[n] or "the prediction holds no age or no sigma"
-    return ExpertMatrix(names, age_NE, sigma_NE, ok_NE, version_NE, reason_NE)
+    part_NE: np.ndarray
 
 
 def label_predictions(
@@ -89,6 +54,17 @@ def label_predictions(
     calibration: Calibration,
     config: RelabelConfig,
 ) -> pl.DataFrame:
+    """Label images; the rows alone of what `label_images` gives."""
+    return label_images(predictions, images, calibration, config).rows
+
+
+def label_images(
+    predictions: pl.DataFrame,
+    images: pl.DataFrame,
+    calibration: Calibration,
+    config: RelabelConfig,
+    names: Sequence[str] | None = None,
+) -> LabelledImages:
     """Label images from what the experts read.
 
     Args:
@@ -97,42 +73,59 @@ def label_predictions(
             image_id, and what the corpus says: age_group, true_age_years.
         calibration: The mixture's parameters. An uncalibrated one works too, and every label then
             says `calibrated` false.
-        config: Experts needed for a label; interval level where the calibration has none.
+        config: Experts needed for a label; thresholds of the decisions; interval level where the
+            calibration has none.
+        names: The experts; None for those that `predictions` holds. To be given where images are
+            labelled a slice at a time: in one slice an expert may be absent.
 
     Returns:
-        Rows of table `labels`, sorted by image_id. Decisions: `keep`, the original group overlaps
-        the interval, or the corpus gives the age itself; `relabel`, the original group lies
-        outside it; `none`, there is no original label; `unlabelled`, too few experts answered.
+        The labels. Decisions: see `decisions.decide`; `unlabelled`, too few experts answered.
 
     Raises:
         DataError: A prediction is of another model version than the calibration was fitted on, or
             an original age group is not one of FFHQ-Aging's.
     """
     images = images.sort("image_id")
-    image_ids = images["image_id"].to_list()
-    matrix = expert_matrix(predictions, image_ids)
+    matrix = expert_matrix(predictions, images["image_id"].to_list(), names)
     check_versions(matrix, calibration)
     if not calibration.calibrated:
         calibration = calibration.model_copy(update={"interval_level": config.interval_level})
-    mixture, corrected_NE, scaled_NE, part_NE = apply_calibration(
+    mixture, age_NE, sigma_NE, part_NE = apply_calibration(
         matrix.names, matrix.age_NE, matrix.sigma_NE, matrix.ok_NE, calibration, config.min_experts
     )
+    labelled = LabelledImages(pl.DataFrame(), matrix.names, mixture, age_NE, sigma_NE, part_NE)
+    rows = _rows(labelled, matrix, images, calibration, config)
+    return replace(labelled, rows=to_frame(rows, LABELS))
+
+
+def _rows(
+    labelled: LabelledImages,
+    matrix: ExpertMatrix,
+    images: pl.DataFrame,
+    calibration: Calibration,
+    config: RelabelConfig,
+) -> list[dict]:
+    mixture, part_NE = labelled.mixture, labelled.part_NE
     low_N, high_N = interval(mixture.age_N, mixture.sigma_years, calibration)
-    groups = images["age_group"].to_list()
-    true_ages = images["true_age_years"].to_list()
+    score_N = reliability(mixture, calibration)
+    disagreement_N = np.sqrt(mixture.between_N)
     versions: dict[tuple, str] = {}
     rows = []
-    for n, image_id in enumerate(image_ids):
+    about = images.select("image_id", "age_group", "true_age_years").iter_rows()
+    for n, (image_id, group, true_age) in enumerate(about):
         models = tuple(matrix.version_NE[n])
         if models not in versions:
             versions[models] = _label_version(matrix.names, models, calibration, config)
-        labelled = bool(np.isfinite(mixture.age_N[n]))
-        original = _original_group(image_id, groups[n], true_ages[n])
+        known = bool(np.isfinite(mixture.age_N[n]))
+        original = original_group(image_id, group, true_age)
         decision, reason = (
-            _decide(original, true_ages[n], float(low_N[n]), float(high_N[n]))
-            if labelled
+            decide(
+                original, true_age, float(low_N[n]), float(high_N[n]), float(score_N[n]),
+                float(disagreement_N[n]), config,
+            )
+            if known
             else ("unlabelled", _why_unlabelled(matrix, part_NE, n, calibration, config))
-        )
+        )  # fmt: skip
         rows.append(
             {
                 "image_id": image_id,
@@ -143,18 +136,17 @@ def label_predictions(
                 "between_variance_years2": _number(mixture.between_N[n]),
                 "interval_low_years": _number(low_N[n]),
                 "interval_high_years": _number(high_N[n]),
+                "reliability": _number(score_N[n]),
                 "num_experts": int(mixture.num_experts_N[n]),
-                "experts": _experts_json(
-                    matrix, mixture, corrected_NE, scaled_NE, part_NE, calibration, n
-                ),
+                "experts": _experts_json(labelled, matrix, calibration, n),
                 "original_age_group": original,
-                "age_group": group_of(float(mixture.age_N[n])) if labelled else None,
+                "age_group": group_of(float(mixture.age_N[n])) if known else None,
                 "decision": decision,
                 "reason": reason,
                 "calibrated": calibration.calibrated,
             }
         )
-    return to_frame(rows, LABELS)
+    return rows
 
 
 def check_versions(matrix: ExpertMatrix, calibration: Calibration) -> None:
@@ -180,38 +172,15 @@ def check_versions(matrix: ExpertMatrix, calibration: Calibration) -> None:
 def _label_version(
     names: list[str], models: tuple, calibration: Calibration, config: RelabelConfig
 ) -> str:
-    settings = {"min_experts": config.min_experts, "calibration": calibration.version}
+    settings = {
+        "min_experts": config.min_experts,
+        "drop_below_reliability": config.drop_below_reliability,
+        "review_below_reliability": config.review_below_reliability,
+        "review_disagreement_years": config.review_disagreement_years,
+        "calibration": calibration.version,
+    }
     inputs = {name: model or "none" for name, model in zip(names, models, strict=True)}
     return fingerprint(settings, CODE_VERSION, inputs)[:16]
-
-
-def _original_group(image_id: str, group: str | None, true_age: float | None) -> str | None:
-    if group is None:
-        return None if true_age is None else group_of(true_age)
-    if group not in AGE_GROUPS:
-        raise DataError(
-            f"Expected an age group of {AGE_GROUPS}; found {group!r} for image {image_id}. "
-            "Correct the corpus's labels (spreadsheets turn 3-6 into a date) and run ingest again."
-        )
-    return group
-
-
-def _decide(
-    original: str | None, true_age: float | None, low: float, high: float
-) -> tuple[str, str | None]:
-    if true_age is not None:
-        inside = low <= true_age <= high
-        return "keep", None if inside else (
-            f"the corpus gives the age, {true_age:g}; it lies outside {low:.1f} to {high:.1f}"
-        )
-    if original is None:
-        return "none", None
-    lower, upper = group_bounds(original)
-    if original == AGE_GROUPS[-1]:
-        upper = math.inf  # people get older than the last bin
-    if low < upper and high >= lower:
-        return "keep", None
-    return "relabel", f"{original} lies outside {low:.1f} to {high:.1f}"
 
 
 def _why_unlabelled(
@@ -239,29 +208,23 @@ def _why_absent(
 
 
 def _experts_json(
-    matrix: ExpertMatrix,
-    mixture: Mixture,
-    corrected_NE: np.ndarray,
-    scaled_NE: np.ndarray,
-    part_NE: np.ndarray,
-    calibration: Calibration,
-    n: int,
+    labelled: LabelledImages, matrix: ExpertMatrix, calibration: Calibration, n: int
 ) -> str:
     """Return every expert's part in one label; ages and sigmas are the calibrated ones."""
     experts = {}
     for e, name in enumerate(matrix.names):
-        answered, part = bool(matrix.ok_NE[n, e]), bool(part_NE[n, e])
+        answered, part = bool(matrix.ok_NE[n, e]), bool(labelled.part_NE[n, e])
         status = "ok" if part else "masked" if answered else "failed"
         if matrix.version_NE[n, e] is None:
             status = "missing"
-        sigma = scaled_NE[n, e] if answered else np.nan
+        sigma = labelled.sigma_NE[n, e] if answered else np.nan
         experts[name] = {
-            "age_years": _rounded(corrected_NE[n, e] if answered else np.nan),
+            "age_years": _rounded(labelled.age_NE[n, e] if answered else np.nan),
             "raw_age_years": _rounded(matrix.age_NE[n, e] if answered else np.nan),
             "sigma_years": _rounded(sigma),
             "raw_sigma_years": _rounded(matrix.sigma_NE[n, e] if answered else np.nan),
             "confidence": _rounded(-np.log(sigma)),
-            "weight": _rounded(mixture.weight_NE[n, e]),
+            "weight": _rounded(labelled.mixture.weight_NE[n, e]),
             "status": status,
             "reason": None if part else _why_absent(matrix, calibration, name, n, e),
         }

@@ -1,10 +1,12 @@
 """Labels by the mixture of experts: calibrated on labelled subjects, applied to every image.
 
-Reads every partition of `predictions` and `images`; writes one partition of `labels` for each, the
-calibration, the label exports of FFHQ-Aging, a report per age group, and two plots.
+Reads every partition of `predictions` and `images`, a slice at a time; writes one partition of
+`labels` for each, the calibration, the label exports of FFHQ-Aging, a report per age group, what
+the calibration is worth, the labels to review, and a run in MLflow.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,29 +15,35 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
 from agetf_pipeline.data.schemas import IMAGES, LABELS, PREDICTIONS
-from agetf_pipeline.data.splits import identity_of, split_of
 from agetf_pipeline.data.tables import (
-    empty_frame,
     list_partitions,
-    read_table,
     table_hashes,
     table_path,
-    write_table,
 )
+from agetf_pipeline.moe.decisions import DECISIONS
+from agetf_pipeline.moe.labelling import label_partition
+from agetf_pipeline.moe.readings import calibration_data, check_one_version
 from agetf_pipeline.stages.base import StageReport, run_once
 
+if TYPE_CHECKING:
+    from agetf_pipeline.moe.calibration import Calibration
+    from agetf_pipeline.moe.fitting import CalibrationData, CrossFitted
+    from agetf_pipeline.moe.labelling import LabelledPartition
+
 STAGE = "relabel"
-CODE_VERSION = "1"
-CALIBRATION_SPLIT = "calibration"
+CODE_VERSION = "2"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     """Calibrate the mixture and label every image that has predictions.
 
     Raises:
-        StageError: There are no predictions, or those of an expert come from several versions.
+        StageError: There are no predictions.
+        DataError: Predictions of an expert come from several versions, or do not go with a
+            calibration that was given.
     """
     partitions = list_partitions(workspace, PREDICTIONS)
     if not partitions:
@@ -63,98 +71,156 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
 def _relabel(
     config: PipelineConfig, workspace: Workspace, partitions: list[str], given: Path | None
 ) -> StageReport:
-    from agetf_pipeline.moe.calibration import load_calibration
-    from agetf_pipeline.moe.export import export_records, group_report, write_exports
-    from agetf_pipeline.moe.fitting import fit_calibration
-    from agetf_pipeline.moe.labels import label_predictions
-    from agetf_pipeline.moe.plots import plot_ages, plot_reliability
+    experts = check_one_version(workspace, partitions)
+    report = StageReport(STAGE)
+    calibration = _calibrate(config, workspace, partitions, given, report)
+    with Progress("relabel", len(partitions)) as progress:
+        labelled = {}
+        for partition in partitions:
+            labelled[partition] = label_partition(
+                workspace, partition, experts, calibration, config.relabel
+            )
+            report.outputs[f"labels/{partition}"] = workspace.relative(labelled[partition].path)
+            progress.advance()
+    report.messages.extend(_remove_stale(workspace, partitions))
+    _write_ffhq(config, workspace, labelled.get(FFHQ_PARTITION), experts, report)
 
-    predictions_of = {name: _read_predictions(workspace, name) for name in partitions}
-    images_of = {name: read_table(workspace, IMAGES, [name]) for name in partitions}
-    predictions, images = pl.concat(predictions_of.values()), pl.concat(images_of.values())
-    _check_one_version(predictions_of)
-    experts = sorted(predictions["expert"].unique().to_list())
-    messages: list[str] = []
-    outputs: dict[str, str] = {}
-    figures: dict[str, float | None] = {}
-    calibration_path = workspace.models / "moe" / "calibration.json"
+    summary = pl.concat(part.summary for part in labelled.values())
+    report.counts.update(images=summary.height, experts=len(experts))
+    report.counts.update({name: int((summary["decision"] == name).sum()) for name in DECISIONS})
+    report.counts.update(
+        calibration_images=calibration.num_images, calibration_subjects=calibration.num_identities
+    )
+    report.messages.extend(_silent_experts(summary, experts))
+    if num_unlabelled := report.counts["unlabelled"]:
+        report.messages.append(
+            f"{num_unlabelled} of {summary.height} images have no label: fewer than "
+            f"{config.relabel.min_experts} experts answered (see the column 'reason')"
+        )
+    if config.relabel.log_to_mlflow:
+        _log(config, workspace, report)
+    return report
+
+
+def _calibrate(
+    config: PipelineConfig,
+    workspace: Workspace,
+    partitions: list[str],
+    given: Path | None,
+    report: StageReport,
+) -> "Calibration":
+    """Fit or load the mixture's calibration, and write it; what it is worth goes to the report."""
+    from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.moe.fitting import fit_calibration
+    from agetf_pipeline.moe.plots import plot_reliability
+
+    section, synthetic = config.relabel, config.synthesize.enabled
+    path = workspace.models / "moe" / "calibration.json"
     reliability_path = workspace.stats / "moe_reliability.png"
     reliability_path.unlink(missing_ok=True)  # one of other data must not stay
-    synthetic = config.synthesize.enabled
-    corpus = "synthetic faces" if synthetic else "labelled CAF subjects"
     if given is not None:
         calibration = load_calibration(given)
-        messages.append(f"the calibration was made elsewhere: {given}")
-        if calibration.interval_level != config.relabel.interval_level:
-            messages.append(
-                f"intervals are at its level, {calibration.interval_level}, not at "
-                f"relabel.interval_level={config.relabel.interval_level}"
+        report.messages.append(f"the calibration was made elsewhere: {given}")
+        if calibration.interval_level != section.interval_level:
+            report.messages.append(
+                f"its intervals are of level {calibration.interval_level}; "
+                f"relabel.interval_level={section.interval_level} has no effect"
             )
     else:
-        data = _calibration_data(config, predictions, images)
+        data = calibration_data(config, workspace, partitions)
         calibration, fitted = fit_calibration(
             data,
-            config.relabel.min_experts,
-            config.relabel.interval_level,
-            config.relabel.min_calibration_images,
-            config.relabel.seed,
+            section.min_experts,
+            section.interval_level,
+            section.min_calibration_images,
+            section.seed,
         )
         calibration = calibration.model_copy(
             update={"trained_on": "synthetic" if synthetic else "workspace corpus"}
         )
         if fitted is not None:
-            figures |= _crossfitted_figures(data, fitted)
+            corpus = "synthetic faces" if synthetic else "labelled CAF subjects"
+            report.figures.update(_crossfitted_figures(data, fitted))
             plot_reliability(reliability_path, fitted, calibration.interval_level, corpus)
-            outputs["reliability_plot"] = workspace.relative(reliability_path)
-    messages += _calibration_messages(calibration)
-    figures |= {
-        "tau": calibration.tau,
-        "conformal_quantile": calibration.conformal_quantile,
+            report.outputs["reliability_plot"] = workspace.relative(reliability_path)
+    report.messages.extend(_calibration_messages(calibration))
+    report.figures.update(
+        tau=calibration.tau,
+        conformal_quantile=calibration.conformal_quantile,
         **{f"mu_{name}": expert.mu for name, expert in calibration.experts.items()},
-    }
-    calibration.save(calibration_path)
-    outputs["calibration"] = workspace.relative(calibration_path)
+    )
+    calibration.save(path)
+    report.outputs["calibration"] = workspace.relative(path)
+    return calibration
 
-    frames: dict[str, pl.DataFrame] = {}
-    for partition in partitions:
-        frames[partition] = label_predictions(
-            predictions_of[partition], images_of[partition], calibration, config.relabel
+
+def _write_ffhq(
+    config: PipelineConfig,
+    workspace: Workspace,
+    labelled: "LabelledPartition | None",
+    experts: list[str],
+    report: StageReport,
+) -> None:
+    """Write the exports, the report per age group and the histogram of FFHQ-Aging."""
+    from agetf_pipeline.moe.export import group_report, write_exports
+    from agetf_pipeline.moe.labelling import nothing_labelled, records_by_path
+    from agetf_pipeline.moe.plots import plot_ages
+
+    if labelled is None:
+        report.messages.append(
+            "there is no FFHQ-Aging partition: its exports and report hold no image"
         )
-        path = write_table(workspace, LABELS, partition, frames[partition])
-        outputs[f"labels/{partition}"] = workspace.relative(path)
-    messages += _remove_stale(workspace, partitions)
-
-    ffhq = frames.get(FFHQ_PARTITION, empty_frame(LABELS))
-    ffhq_images = images_of.get(FFHQ_PARTITION, empty_frame(IMAGES))
-    if FFHQ_PARTITION not in frames:
-        messages.append("there is no FFHQ-Aging partition: its exports and report hold no image")
     json_path = workspace.processed / "ffhq_aging_moe_labels.json"
     csv_path = json_path.with_suffix(".csv")
     report_csv = workspace.stats / "ffhq_aging_moe_report.csv"
     histogram = workspace.stats / "ffhq_aging_age_histogram.png"
-    write_exports(export_records(ffhq, ffhq_images), experts, json_path, csv_path)
-    write_text(report_csv, group_report(ffhq, experts).write_csv())
-    plot_ages(histogram, ffhq, "synthetic faces" if synthetic else "FFHQ-Aging")
-    outputs |= {
-        "labels_json": workspace.relative(json_path),
-        "labels_csv": workspace.relative(csv_path),
-        "report_csv": workspace.relative(report_csv),
-        "age_histogram": workspace.relative(histogram),
-    }
-    labels = pl.concat(frames.values())
-    counts = {"images": labels.height, "experts": len(experts)}
-    counts |= {
-        decision: int((labels["decision"] == decision).sum())
-        for decision in ("keep", "relabel", "none", "unlabelled")
-    }
-    counts["calibration_images"] = calibration.num_images
-    counts["calibration_subjects"] = calibration.num_identities
-    if counts["unlabelled"]:
-        messages.append(
-            f"{counts['unlabelled']} of {labels.height} images have no label: fewer than "
-            f"{config.relabel.min_experts} experts answered (see the column 'reason')"
-        )
-    return StageReport(STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages)
+    records = iter(()) if labelled is None else records_by_path(workspace, FFHQ_PARTITION)
+    summary = nothing_labelled(experts) if labelled is None else labelled.summary
+    write_exports(records, experts, json_path, csv_path)
+    write_text(report_csv, group_report(summary, experts).write_csv())
+    corpus = "synthetic faces" if config.synthesize.enabled else "FFHQ-Aging"
+    plot_ages(histogram, summary, corpus)
+    report.outputs.update(
+        labels_json=workspace.relative(json_path),
+        labels_csv=workspace.relative(csv_path),
+        report_csv=workspace.relative(report_csv),
+        age_histogram=workspace.relative(histogram),
+    )
+
+
+def _silent_experts(summary: pl.DataFrame, experts: list[str]) -> list[str]:
+    """Name the experts that took no part in some labels, with the count."""
+    messages = []
+    for name in experts:
+        # Null where there is no label at all, 0 where the others made one.
+        num_absent = int((summary[f"weight_{name}"] == 0).sum())
+        num_labelled = int(summary[f"weight_{name}"].count())
+        if num_absent:
+            messages.append(
+                f"{name} took no part in {num_absent} of {num_labelled} labels: the other experts "
+                "made them (table 'labels', column 'experts', says why)"
+            )
+    return messages
+
+
+def _log(config: PipelineConfig, workspace: Workspace, report: StageReport) -> None:
+    """Log figures, plots and tables of the mixture to MLflow."""
+    from agetf_pipeline.registry.label_run import log_label_run
+
+    wanted = (".png", ".csv", ".json")
+    paths = [workspace.resolve(path) for path in report.outputs.values()]
+    exports = workspace.processed  # a row an image: too large for a run's artifacts
+    files = [p for p in paths if p.suffix in wanted and not p.is_relative_to(exports)]
+    calibration = workspace.resolve(report.outputs["calibration"])
+    log_label_run(
+        workspace,
+        config.register_model.tracking_uri,
+        hash_file(calibration),
+        config.synthesize.enabled,
+        {"relabel": config.relabel.settings()},
+        {**report.figures, **{f"num_{k}": float(v) for k, v in report.counts.items()}},
+        files,
+    )
 
 
 def _given_calibration(config: PipelineConfig, workspace: Workspace) -> Path | None:
@@ -170,59 +236,7 @@ def _given_calibration(config: PipelineConfig, workspace: Workspace) -> Path | N
     return path
 
 
-def _read_predictions(workspace: Workspace, partition: str) -> pl.DataFrame:
-    # The distributions are by far the widest column, and the mixture does not read them.
-    return read_table(workspace, PREDICTIONS, [partition]).drop("distribution", "valid_mass")
-
-
-def _check_one_version(predictions_of: dict[str, pl.DataFrame]) -> None:
-    """A calibration holds for one version of each expert; rows of an older one must not mix in."""
-    found = pl.concat(
-        frame.select("expert", "model_version", partition=pl.lit(partition)).unique()
-        for partition, frame in predictions_of.items()
-    )
-    several = found.group_by("expert").agg(pl.col("model_version").n_unique())
-    mixed = several.filter(pl.col("model_version") > 1)["expert"].to_list()
-    if mixed:
-        rows = found.filter(pl.col("expert").is_in(mixed)).sort(pl.all())
-        listed = "; ".join(f"{row[0]} {row[1]} in {row[2]}" for row in rows.iter_rows())
-        raise StageError(
-            f"Expected predictions of one version of each expert; found {listed}. Run the stage "
-            "'predict' for the partitions that are behind."
-        )
-
-
-def _calibration_data(config: PipelineConfig, predictions: pl.DataFrame, images: pl.DataFrame):
-    """Return what the experts read of labelled subjects that trained none of them."""
-    from agetf_pipeline.moe.fitting import CalibrationData
-    from agetf_pipeline.moe.labels import expert_matrix
-
-    seed, fractions = config.train_experts.split_seed, config.train_experts.split_fractions
-    known = images.filter(
-        pl.col("true_age_years").is_finite() & pl.col("subject").is_not_null()
-    ).unique("image_id", keep="first", maintain_order=True)
-    identities = [
-        identity_of(*row) for row in known.select("partition", "image_id", "subject").iter_rows()
-    ]
-    chosen = [split_of(name, fractions, seed) == CALIBRATION_SPLIT for name in identities]
-    rows = known.with_columns(identity=pl.Series(identities, dtype=pl.String)).filter(
-        pl.Series(chosen, dtype=pl.Boolean)
-    ).sort("image_id")  # fmt: skip
-    readings = predictions.unique(["image_id", "expert"], keep="first", maintain_order=True)
-    matrix = expert_matrix(readings, rows["image_id"].to_list())
-    version_of = dict(readings.select("expert", "model_version").unique().iter_rows())
-    return CalibrationData(
-        matrix.names,
-        [version_of[name] for name in matrix.names],
-        matrix.age_NE,
-        matrix.sigma_NE,
-        matrix.ok_NE,
-        rows["true_age_years"].to_numpy().astype(np.float64),
-        rows["identity"].to_numpy(),
-    )
-
-
-def _crossfitted_figures(data, fitted) -> dict[str, float | None]:
+def _crossfitted_figures(data: "CalibrationData", fitted: "CrossFitted") -> dict[str, float | None]:
     """Errors and coverage on calibration images whose subject the calibration had not seen."""
     from agetf_pipeline.moe.report import age_figures, mae_years
 
@@ -257,7 +271,7 @@ def _crossfitted_figures(data, fitted) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 4) for name, value in figures.items()}
 
 
-def _calibration_messages(calibration) -> list[str]:
+def _calibration_messages(calibration: "Calibration") -> list[str]:
     messages = []
     if not calibration.calibrated:
         messages.append(

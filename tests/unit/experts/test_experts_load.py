@@ -13,12 +13,15 @@ from agetf_pipeline.experts.resnet50 import build_resnet50
 from agetf_pipeline.experts.vgg16 import build_vgg16
 
 
-def _config(**experts) -> PipelineConfig:
+def _config(trusting: bool = False, **experts) -> PipelineConfig:
     values = {
         name: {"size": "tiny", "input_px": 32} | settings for name, settings in experts.items()
     }
     return PipelineConfig.model_validate(
-        {"runtime": {"device": "cpu"}, "train_experts": {"experts": values}}
+        {
+            "runtime": {"device": "cpu", "allow_unverified_weights": trusting},
+            "train_experts": {"experts": values},
+        }
     )
 
 
@@ -70,7 +73,7 @@ def test_weights_of_other_settings_are_refused(tmp_path: Path):
 
 
 def test_configured_weights_are_taken_from_the_root(tmp_path: Path):
-    config = _config(vgg16={"weights": "mine/v.pth"})
+    config = _config(True, vgg16={"weights": "mine/v.pth"})
     path = weights_path(config, Workspace(tmp_path), "vgg16")
     assert path == tmp_path / "mine" / "v.pth"
     path.parent.mkdir()
@@ -85,7 +88,7 @@ def test_a_published_mivolo_is_read_through_the_config(tmp_path: Path):
         "state_dict": module.volo.state_dict(), "min_age": 1, "max_age": 95, "avg_age": 48.0,
     }  # fmt: skip
     torch.save(checkpoint, tmp_path / "m.pth.tar")
-    (expert,) = load_experts(_config(mivolo={"weights": "m.pth.tar"}), Workspace(tmp_path))
+    (expert,) = load_experts(_config(True, mivolo={"weights": "m.pth.tar"}), Workspace(tmp_path))
     assert expert.name == "mivolo"
     assert expert.trained_on == "published"
 
@@ -93,4 +96,16 @@ def test_a_published_mivolo_is_read_through_the_config(tmp_path: Path):
 def test_foreign_weights_must_fit(tmp_path: Path):
     torch.save({"surprise": torch.zeros(1)}, tmp_path / "v.pth")
     with pytest.raises(WeightsError, match="surprise"):
-        load_experts(_config(vgg16={"weights": "v.pth"}), Workspace(tmp_path))
+        load_experts(_config(True, vgg16={"weights": "v.pth"}), Workspace(tmp_path))
+
+
+def test_foreign_weights_load_only_once_somebody_vouches_for_them(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    path = workspace.models / "checkpoints" / "v.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(build_vgg16("tiny").state_dict(), path)
+    config = _config(vgg16={"weights": "models/checkpoints/v.pth"})
+    with pytest.raises(WeightsError, match="agetf models import"):
+        load_experts(config, workspace)
+    trusting = _config(True, vgg16={"weights": "models/checkpoints/v.pth"})
+    assert load_experts(trusting, workspace)[0].trained_on == "published"

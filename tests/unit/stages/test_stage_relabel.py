@@ -9,11 +9,14 @@ import pytest
 from label_corpus import NAMES, with_truth, write_corpus
 
 from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import group_midpoint
 from agetf_pipeline.data.schemas import LABELS, PREDICTIONS
 from agetf_pipeline.data.tables import list_partitions, read_table, table_path, write_table
+from agetf_pipeline.moe import labelling
+from agetf_pipeline.moe.decisions import DECISIONS
+from agetf_pipeline.registry import tracking
 from agetf_pipeline.stages import relabel
 
 
@@ -80,8 +83,9 @@ def test_exports_are_json_and_csv_without_nan(relabelled):
     moe = pl.read_csv(workspace.stats / "ffhq_aging_moe_report.csv")
     whole = moe.filter(pl.col("age_group") == "all").row(0, named=True)
     assert whole["num_images_before"] == 300
-    decided = sum(whole[f"num_{name}"] for name in ("keep", "relabel", "unlabelled", "none"))
+    decided = sum(whole[f"num_{name}"] for name in DECISIONS)
     assert decided == 300
+    assert [record["path"] for record in records] == sorted(record["path"] for record in records)
     assert moe.filter(pl.col("age_group") != "all")["num_keep"].sum() == whole["num_keep"]
     for name in ("age_histogram", "reliability_plot"):
         assert workspace.resolve(report.outputs[name]).stat().st_size > 1000
@@ -96,6 +100,88 @@ def test_same_inputs_give_the_same_bytes(relabelled, tmp_path):
         assert workspace.resolve(path).read_bytes() == other.resolve(path).read_bytes(), name
     assert again.figures == report.figures
     assert relabel.run(config, other).status == "skipped"
+
+
+def test_slices_of_any_size_give_the_same_labels(relabelled, tmp_path, monkeypatch):
+    workspace, config, _, _ = relabelled
+    other = Workspace(tmp_path)
+    write_corpus(other)
+    monkeypatch.setattr(labelling, "_SLICE", 7)
+    monkeypatch.setattr(labelling, "_EXPORT_SLICE", 50)
+    again = relabel.run(config, other)
+    assert read_table(other, LABELS).equals(read_table(workspace, LABELS))
+    for name in ("labels_json", "labels_csv", "report_csv"):
+        paths = [each.resolve(again.outputs[name]) for each in (workspace, other)]
+        assert paths[0].read_bytes() == paths[1].read_bytes(), name
+
+
+def test_reliability_is_how_often_the_mixture_is_within_five_years(relabelled):
+    workspace, _, truth, report = relabelled
+    labels = with_truth(read_table(workspace, LABELS), truth).drop_nulls("age_years")
+    expected = report.figures["mixture_cs5_crossfitted"]
+    assert labels["reliability"].mean() == pytest.approx(expected, abs=0.05)
+    within = (labels["age_years"] - labels["truth"]).abs() <= 5
+    sure = labels["reliability"] > labels["reliability"].median()
+    assert within.filter(sure).mean() > within.filter(~sure).mean()
+
+
+def _without(workspace, *experts):
+    """Let experts fail on every image, as a network that always raises does."""
+    silent = pl.col("expert").is_in(experts)
+    for partition in list_partitions(workspace, PREDICTIONS):
+        rows = read_table(workspace, PREDICTIONS, [partition]).with_columns(
+            pl.when(~silent).then("age_years"),
+            pl.when(~silent).then("sigma_years"),
+            status=pl.when(silent).then(pl.lit("failed")).otherwise("status"),
+            reason=pl.when(silent).then(pl.lit("RuntimeError: broken")).otherwise("reason"),
+        )
+        write_table(workspace, PREDICTIONS, partition, rows)
+
+
+def test_an_expert_that_is_silent_on_every_image_costs_its_part_and_is_counted(tmp_path):
+    workspace = Workspace(tmp_path)
+    write_corpus(workspace, num_ffhq=40, num_subjects=40)
+    _without(workspace, "resnet50")
+    report = relabel.run(PipelineConfig(), workspace)
+    labels = read_table(workspace, LABELS)
+    assert labels["num_experts"].max() == 3
+    num_labelled = labels["age_years"].count()
+    assert num_labelled > 0.9 * labels.height
+    said = f"resnet50 took no part in {num_labelled} of {num_labelled} labels"
+    assert any(message.startswith(said) for message in report.messages)
+    part = json.loads(labels["experts"][0])["resnet50"]
+    assert (part["status"], part["reason"]) == ("failed", "RuntimeError: broken")
+
+
+def test_two_of_three_experts_silent_leave_no_label_but_the_reasons(tmp_path):
+    workspace = Workspace(tmp_path)
+    write_corpus(workspace, num_ffhq=30, num_subjects=20)
+    for partition in list_partitions(workspace, PREDICTIONS):
+        rows = read_table(workspace, PREDICTIONS, [partition])
+        write_table(workspace, PREDICTIONS, partition, rows.filter(pl.col("expert") != "vgg16"))
+    _without(workspace, "janus", "mivolo")
+    report = relabel.run(PipelineConfig(), workspace)
+    labels = read_table(workspace, LABELS)
+    assert labels["age_years"].null_count() == labels.height == report.counts["unlabelled"]
+    assert labels["reliability"].null_count() == labels.height
+    assert (labels["num_experts"] <= 1).all()
+    assert labels["reason"].str.contains("janus: RuntimeError: broken").all()
+
+
+def test_the_run_is_logged_to_mlflow_once(relabelled):
+    workspace, _, _, report = relabelled
+    with tracking.connected(tracking.tracking_uri_of(workspace)) as client:
+        found = client.get_experiment_by_name("moe-labels")
+        runs = client.search_runs([found.experiment_id])
+        files = {item.path for item in client.list_artifacts(runs[0].info.run_id, "mixture")}
+    assert len(runs) == 1
+    metrics = runs[0].data.metrics
+    assert metrics["interval_coverage_crossfitted"] == pytest.approx(
+        report.figures["interval_coverage_crossfitted"]
+    )
+    assert metrics["num_images"] == 1300
+    assert {"mixture/calibration.json", "mixture/moe_reliability.png"} <= files
+    assert not any("labels" in name for name in files)
 
 
 def test_too_few_labelled_subjects_leave_the_mixture_uncalibrated(tmp_path):
@@ -131,7 +217,7 @@ def test_predictions_of_two_versions_are_refused(tmp_path):
         model_version=pl.lit("older")
     )
     write_table(workspace, PREDICTIONS, "caf/shard-0", old)
-    with pytest.raises(StageError, match=r"older in caf/shard-0.*predict"):
+    with pytest.raises(DataError, match=r"older in caf/shard-0.*predict"):
         relabel.run(PipelineConfig(), workspace)
 
 
