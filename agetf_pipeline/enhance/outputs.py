@@ -13,18 +13,15 @@ import cv2
 import numpy as np
 import polars as pl
 
+from agetf_pipeline.core.contact_sheet import Tile, draw_sheet
 from agetf_pipeline.core.files import write_bytes, write_json
 from agetf_pipeline.core.hashing import hash_bytes, hash_file
 from agetf_pipeline.core.workspace import Workspace, shard_of
 
 CONTACT_SHEET = "contact_sheet.jpg"
 _ID_LENGTH = 64
-_SHEET_CELL_PX = 128
 _SHEET_PAIRS = 24
 _SHEET_COLUMNS = 4
-_MARGIN_PX = 10
-_LABEL_PX = 34
-_TITLE_PX = 40
 
 
 def enhanced_folder(workspace: Workspace, partition: str) -> Path:
@@ -107,30 +104,19 @@ def write_contact_sheet(workspace: Workspace, folder: Path, title: str, rows: pl
         title: Above the sheet.
         rows: Rows of `enhanced` with status ok, joined with `face_path` of the originals.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
-    chosen = _choose(rows)
-    count = len(chosen)
-    columns = min(_SHEET_COLUMNS, max(1, count))
-    pair_width = 2 * _SHEET_CELL_PX + _MARGIN_PX // 2
-    step_x, step_y = pair_width + 2 * _MARGIN_PX, _SHEET_CELL_PX + _LABEL_PX + _MARGIN_PX
-    width = max(columns * step_x + 2 * _MARGIN_PX, 640)
-    height = _TITLE_PX + -(-count // columns) * step_y + 2 * _MARGIN_PX
-    sheet = Image.new("RGB", (width, height), (248, 248, 246))
-    draw = ImageDraw.Draw(sheet)
-    big, small = ImageFont.load_default(size=18), ImageFont.load_default(size=12)
-    draw.text((2 * _MARGIN_PX, _MARGIN_PX), title, fill=(30, 30, 30), font=big)
-    for place, row in enumerate(chosen):
-        x = 2 * _MARGIN_PX + place % columns * step_x
-        y = _TITLE_PX + _MARGIN_PX + place // columns * step_y
-        for offset, path in ((0, row["face_path"]), (1, row["enhanced_path"])):
-            cell = _cell(workspace.resolve(path))
-            sheet.paste(cell, (x + offset * (_SHEET_CELL_PX + _MARGIN_PX // 2), y))
-        text = f"{row['input_width_px']} -> {row['output_width_px']} px   {row['image_id'][:8]}"
-        draw.text((x, y + _SHEET_CELL_PX + 3), _what(row), fill=(30, 30, 30), font=small)
-        draw.text((x, y + _SHEET_CELL_PX + 17), text, fill=(120, 120, 120), font=small)
-    encoded = np.ascontiguousarray(np.asarray(sheet)[:, :, ::-1])
-    _, data = cv2.imencode(".jpg", encoded, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    tiles = [
+        Tile(
+            [_read(workspace.resolve(row[name])) for name in ("face_path", "enhanced_path")],
+            (
+                _what(row),
+                f"{row['input_width_px']} -> {row['output_width_px']} px   {row['image_id'][:8]}",
+            ),
+        )
+        for row in _choose(rows)
+    ]
+    sheet = draw_sheet(title, tiles, _SHEET_COLUMNS)
+    bgr = np.ascontiguousarray(sheet[:, :, ::-1])
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
     write_bytes(folder / CONTACT_SHEET, data.tobytes())
 
 
@@ -152,14 +138,8 @@ def _what(row: dict) -> str:
     return (" + ".join(done) or "passed through").replace("super_resolved", "super-resolved")
 
 
-def _cell(path: Path):
+def _read(path: Path) -> np.ndarray:
     from PIL import Image
 
-    cell = Image.new("RGB", (_SHEET_CELL_PX, _SHEET_CELL_PX), (225, 225, 222))
     with Image.open(path) as image:
-        picture = image.convert("RGB")
-    factor = _SHEET_CELL_PX / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    picture = picture.resize(size, Image.Resampling.BICUBIC)
-    cell.paste(picture, ((_SHEET_CELL_PX - size[0]) // 2, (_SHEET_CELL_PX - size[1]) // 2))
-    return cell
+        return np.asarray(image.convert("RGB"))
