@@ -93,7 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     estimate = commands.add_parser(
         "estimate-age", parents=[configured], help="estimate ages with the mixture of experts"
     )
-    estimate.add_argument("--input", type=Path, required=True, help="a photograph or a folder")
+    estimate.add_argument(
+        "--input",
+        type=Path,
+        action="append",
+        required=True,
+        help="a photograph or a folder; may be repeated",
+    )
     estimate.add_argument(
         "--out", type=Path, required=True, help="file to write: .csv, .json or .parquet"
     )

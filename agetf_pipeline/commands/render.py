@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from agetf_pipeline.commands.inputs import InputFace, find_files, read_face
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.progress import track
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.inputs import InputFace, find_files, read_face
 
 ANCHORS_YEARS: tuple[float, ...] = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)
 

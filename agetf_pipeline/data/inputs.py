@@ -1,5 +1,6 @@
-"""Photographs that a person names on the command line: found, read safely, faces cut out."""
+"""Photographs that a person names: found, read safely, faces cut out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def find_files(source: Path) -> list[Path]:
     if not files:
         raise DataError(f"Expected photographs in {source}; found no file.")
     return files
+
+
+def find_all(sources: Iterable[Path]) -> list[Path]:
+    """Return the files that several sources name, in the order given; see `find_files`."""
+    return [path for source in sources for path in find_files(source)]
 
 
 def read_face(path: Path, aligned: bool) -> InputFace:
