@@ -1,16 +1,26 @@
 """From an expectation suite to an asset check."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
+from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.workspace import FFHQ_PARTITION
 from resources.pipeline import PipelineResource
+
+if TYPE_CHECKING:
+    from agetf_pipeline.quality.rules import Rule
 
 Over = Literal["ffhq", "caf", "all"]
 
 
-def table_check(asset: str, table: str, over: Over = "all") -> dg.AssetChecksDefinition:
+def table_check(
+    asset: str,
+    table: str,
+    over: Over = "all",
+    also: Callable[[PipelineConfig], list["Rule"]] | None = None,
+) -> dg.AssetChecksDefinition:
     """Make the blocking check of a table: its suite, with the rows that break each expectation.
 
     A critical expectation that fails blocks what comes after; a warning does not.
@@ -19,6 +29,7 @@ def table_check(asset: str, table: str, over: Over = "all") -> dg.AssetChecksDef
         asset: Name of the asset that writes the table.
         table: The table's name.
         over: Which of its partitions the asset writes.
+        also: The rules that a config adds to the table's own.
     """
 
     @dg.asset_check(
@@ -32,13 +43,14 @@ def table_check(asset: str, table: str, over: Over = "all") -> dg.AssetChecksDef
         from agetf_pipeline.data.tables import list_partitions
         from agetf_pipeline.quality.suites import check_table
 
-        _, workspace = pipeline.load()
+        config, workspace = pipeline.load()
         partitions = [
             partition
             for partition in list_partitions(workspace, TABLES[table])
             if over == "all" or (over == "ffhq") == (partition == FFHQ_PARTITION)
         ]
-        result = check_table(workspace, table, partitions)
+        more = [] if also is None else also(config)
+        result = check_table(workspace, table, partitions, more)
         records = [
             dg.TableRecord(
                 {

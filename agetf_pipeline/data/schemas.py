@@ -12,6 +12,9 @@ import pyarrow as pa
 NUM_AGE_BINS = 101
 """Ages 0, 1, ..., 100."""
 
+LABEL_DECISIONS = ("keep", "relabel", "review", "drop", "none", "unlabelled")
+"""Everything that may become of an image's label; `unlabelled`: too few experts answered."""
+
 
 @dataclass(frozen=True)
 class TableSpec:
@@ -120,9 +123,7 @@ LABELS = TableSpec(
             _field("between_variance_years2", pa.float32()),  # disagreement of the experts
             _field("interval_low_years", pa.float32()),  # conformal, at the configured level
             _field("interval_high_years", pa.float32()),
-            _field(
-                "reliability", pa.float32()
-            ),  # 0..1: P(within five years)
+            _field("reliability", pa.float32()),  # 0..1: P(within five years)
             _field("num_experts", pa.int32(), required=True),
             # JSON: {expert: {age_years, sigma_years, confidence, weight, status, reason}}
             _field("experts", pa.string(), required=True),

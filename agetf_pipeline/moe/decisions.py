@@ -13,8 +13,6 @@ from agetf_pipeline.data.ages import AGE_GROUPS, group_bounds, group_of
 from agetf_pipeline.moe.calibration import SCORE_LEVELS, Calibration
 from agetf_pipeline.moe.mixture import Mixture
 
-DECISIONS = ("keep", "relabel", "review", "drop", "none", "unlabelled")
-"""Everything that may become of an image's label; `unlabelled`: too few experts answered."""
 WITHIN_YEARS = 5.0
 """Of the reliability, as of the customary cumulative score CS@5."""
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.data.ages import AGE_GROUPS
-from agetf_pipeline.moe.decisions import DECISIONS
+from agetf_pipeline.data.schemas import LABEL_DECISIONS
 
 _EXPERT_FIELDS = (
     "age_years", "sigma_years", "confidence", "weight", "raw_age_years", "raw_sigma_years",
@@ -129,7 +129,7 @@ def group_report(labels: pl.DataFrame, experts: list[str]) -> pl.DataFrame:
                 "num_images_after": after["age_group"].count(),
                 **{
                     f"num_{decision}": int((before["decision"] == decision).sum())
-                    for decision in DECISIONS
+                    for decision in LABEL_DECISIONS
                 },
                 "num_moved_in": int(
                     (

@@ -11,7 +11,7 @@ from typing import Literal
 import polars as pl
 
 from agetf_pipeline.data.ages import AGE_GROUPS
-from agetf_pipeline.data.schemas import NUM_AGE_BINS
+from agetf_pipeline.data.schemas import LABEL_DECISIONS, NUM_AGE_BINS
 
 Severity = Literal["critical", "warning"]
 
@@ -133,6 +133,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "An image without a label says why",
             _null_without_reason("age_years"),
         ),
+        Rule("reliability_in_range", "Reliabilities lie in 0-1", _outside("reliability", 0, 1)),
         Rule("labelled", "Images get a label", pl.col("age_years").is_null(), "warning", 0.05),
         Rule(
             "mostly_labelled",
@@ -145,7 +146,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             "decision_known",
             "Decisions are keep, relabel, review, drop, none or unlabelled",
-            ~pl.col("decision").is_in(["keep", "relabel", "review", "drop", "none", "unlabelled"]),
+            ~pl.col("decision").is_in(LABEL_DECISIONS),
         ),
         Rule(
             "few_for_review",
@@ -248,6 +249,17 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("captioned", "Images have captions", ~pl.col("has_caption"), "warning", 0.05),
     ),
 }
+
+
+def enough_experts(num_required: int) -> Rule:
+    """Return the rule that most labels rest on at least `num_required` experts."""
+    return Rule(
+        "enough_experts",
+        f"Most labels rest on at least {num_required} experts, as the config requires",
+        pl.col("num_experts") < num_required,
+        "critical",
+        0.5,
+    )
 
 
 def count_broken(rule: Rule, frame: pl.DataFrame) -> tuple[int, int, list[str]]:

@@ -69,7 +69,10 @@ class SuiteResult:
 
 
 def check_table(
-    workspace: Workspace, table: str, partitions: list[str] | None = None
+    workspace: Workspace,
+    table: str,
+    partitions: list[str] | None = None,
+    also: Sequence[Rule] = (),
 ) -> SuiteResult:
     """Judge a table of the workspace and keep the result in `stats/quality/<table>.json`.
 
@@ -77,13 +80,14 @@ def check_table(
         workspace: The workspace.
         table: Its name, one of `RULES`.
         partitions: Which of its partitions; None for all that are written.
+        also: Rules beside the table's own, such as those that a config asks for.
 
     Raises:
         DataError: A partition cannot be read, or does not have the schema's columns.
     """
     spec = TABLES[table]
     known = list_partitions(workspace, spec) if partitions is None else partitions
-    result = judge(table, read_table(workspace, spec, known))
+    result = judge(table, read_table(workspace, spec, known), (*RULES[table], *also))
     write_json(
         workspace.stats / "quality" / f"{table}.json",
         {

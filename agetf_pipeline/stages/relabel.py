@@ -5,6 +5,7 @@ Reads every partition of `predictions` and `images`, a slice at a time; writes o
 the calibration is worth, the labels to review, and a run in MLflow.
 """
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,12 @@ from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
-from agetf_pipeline.data.schemas import IMAGES, LABELS, PREDICTIONS
+from agetf_pipeline.data.schemas import IMAGES, LABEL_DECISIONS, LABELS, PREDICTIONS
 from agetf_pipeline.data.tables import (
     list_partitions,
     table_hashes,
     table_path,
 )
-from agetf_pipeline.moe.decisions import DECISIONS
 from agetf_pipeline.moe.labelling import label_partition
 from agetf_pipeline.moe.readings import calibration_data, check_one_version
 from agetf_pipeline.stages.base import StageReport, run_once
@@ -87,7 +87,9 @@ def _relabel(
 
     summary = pl.concat(part.summary for part in labelled.values())
     report.counts.update(images=summary.height, experts=len(experts))
-    report.counts.update({name: int((summary["decision"] == name).sum()) for name in DECISIONS})
+    report.counts.update(
+        {name: int((summary["decision"] == name).sum()) for name in LABEL_DECISIONS}
+    )
     report.counts.update(
         calibration_images=calibration.num_images, calibration_subjects=calibration.num_identities
     )
@@ -113,11 +115,14 @@ def _calibrate(
     from agetf_pipeline.moe.calibration import load_calibration
     from agetf_pipeline.moe.fitting import fit_calibration
     from agetf_pipeline.moe.plots import plot_reliability
+    from agetf_pipeline.moe.transparency import write_transparency
 
     section, synthetic = config.relabel, config.synthesize.enabled
     path = workspace.models / "moe" / "calibration.json"
     reliability_path = workspace.stats / "moe_reliability.png"
-    reliability_path.unlink(missing_ok=True)  # one of other data must not stay
+    # What was measured on other data must not stay.
+    reliability_path.unlink(missing_ok=True)
+    shutil.rmtree(workspace.stats / "moe", ignore_errors=True)
     if given is not None:
         calibration = load_calibration(given)
         report.messages.append(f"the calibration was made elsewhere: {given}")
@@ -141,6 +146,12 @@ def _calibrate(
         if fitted is not None:
             corpus = "synthetic faces" if synthetic else "labelled CAF subjects"
             report.figures.update(_crossfitted_figures(data, fitted))
+            figures, files = write_transparency(
+                workspace.stats / "moe", data, fitted, calibration, section.interval_level,
+                section.seed, synthetic,
+            )  # fmt: skip
+            report.figures.update(figures)
+            report.outputs.update({name: workspace.relative(file) for name, file in files.items()})
             plot_reliability(reliability_path, fitted, calibration.interval_level, corpus)
             report.outputs["reliability_plot"] = workspace.relative(reliability_path)
     report.messages.extend(_calibration_messages(calibration))
@@ -180,12 +191,39 @@ def _write_ffhq(
     write_text(report_csv, group_report(summary, experts).write_csv())
     corpus = "synthetic faces" if config.synthesize.enabled else "FFHQ-Aging"
     plot_ages(histogram, summary, corpus)
+    _write_issues(config, workspace, labelled, corpus, report)
     report.outputs.update(
         labels_json=workspace.relative(json_path),
         labels_csv=workspace.relative(csv_path),
         report_csv=workspace.relative(report_csv),
         age_histogram=workspace.relative(histogram),
     )
+
+
+def _write_issues(
+    config: PipelineConfig,
+    workspace: Workspace,
+    labelled: "LabelledPartition | None",
+    corpus: str,
+    report: StageReport,
+) -> None:
+    """Write the original labels that are probably wrong, ranked for a person, with their faces."""
+    from agetf_pipeline.moe.contact_sheet import faces_of_partition, write_label_issues
+    from agetf_pipeline.moe.label_issues import find_label_issues
+
+    if labelled is None or not labelled.summary["original_age_group"].count():
+        return
+    issues = find_label_issues(labelled.summary, labelled.group_NG)
+    files = write_label_issues(
+        workspace.stats,
+        issues,
+        faces_of_partition(workspace, FFHQ_PARTITION),
+        corpus,
+        config.synthesize.enabled,
+        config.relabel.num_review_faces,
+    )
+    report.outputs.update({name: workspace.relative(path) for name, path in files.items()})
+    report.counts["label_issues"] = int(issues["is_issue"].sum() or 0)
 
 
 def _silent_experts(summary: pl.DataFrame, experts: list[str]) -> list[str]:

@@ -3,8 +3,9 @@ import pytest
 from scipy.stats import norm
 
 from agetf_pipeline.config.relabel import RelabelConfig
+from agetf_pipeline.data.schemas import LABEL_DECISIONS
 from agetf_pipeline.moe.calibration import SCORE_LEVELS, Calibration
-from agetf_pipeline.moe.decisions import DECISIONS, decide, reliability
+from agetf_pipeline.moe.decisions import decide, reliability
 from agetf_pipeline.moe.mixture import mix
 
 CONFIG = RelabelConfig(
@@ -34,7 +35,7 @@ def _decide(original="30-39", true_age=None, low=20.0, high=28.0, score=0.8, apa
 def test_decisions(changed, decision, why):
     found, reason = _decide(**changed)
     assert found == decision
-    assert found in DECISIONS
+    assert found in LABEL_DECISIONS
     assert (why is None) == (reason is None)
     assert reason is None or why in reason
 

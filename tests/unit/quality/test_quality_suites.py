@@ -6,7 +6,7 @@ import pytest
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import KEEP_LIST, LABELS, TABLES, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import to_frame, write_table
-from agetf_pipeline.quality.rules import RULES, count_broken
+from agetf_pipeline.quality.rules import RULES, count_broken, enough_experts
 from agetf_pipeline.quality.suites import check_table, judge
 
 
@@ -87,14 +87,29 @@ def test_every_rule_reads_its_own_table():
             assert count_broken(rule, frame) == (0, 0, [])
 
 
-def test_labels_variance_must_add_up():
+def label_row(**changes):
     row = {
         "image_id": "a", "label_version": "1", "age_years": 20.0, "variance_years2": 9.0,
-        "within_variance_years2": 4.0, "between_variance_years2": 1.0, "interval_low_years": 10.0,
+        "within_variance_years2": 8.0, "between_variance_years2": 1.0, "interval_low_years": 10.0,
         "interval_high_years": 30.0, "num_experts": 4, "experts": "{}", "original_age_group": None,
         "age_group": "20-29", "decision": "none", "reason": None, "calibrated": True,
     }  # fmt: skip
-    assert failed(judge("labels", to_frame([row], LABELS))) == {"variance_adds_up"}
+    return row | changes
+
+
+def test_labels_variance_must_add_up():
+    rows = [label_row(within_variance_years2=4.0)]
+    assert failed(judge("labels", to_frame(rows, LABELS))) == {"variance_adds_up"}
+
+
+def test_a_config_may_require_experts(tmp_path):
+    workspace = Workspace(tmp_path)
+    rows = [label_row(image_id=name, num_experts=3) for name in "abc"]
+    write_table(workspace, LABELS, "ffhq_aging", to_frame(rows, LABELS))
+    assert check_table(workspace, "labels", also=[enough_experts(3)]).passed
+    result = check_table(workspace, "labels", also=[enough_experts(4)])
+    assert failed(result) == {"enough_experts"}
+    assert result.blocks
 
 
 def test_the_result_is_kept_beside_the_tables(tmp_path):

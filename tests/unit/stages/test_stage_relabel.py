@@ -12,10 +12,9 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import group_midpoint
-from agetf_pipeline.data.schemas import LABELS, PREDICTIONS
+from agetf_pipeline.data.schemas import LABEL_DECISIONS, LABELS, PREDICTIONS
 from agetf_pipeline.data.tables import list_partitions, read_table, table_path, write_table
 from agetf_pipeline.moe import labelling
-from agetf_pipeline.moe.decisions import DECISIONS
 from agetf_pipeline.registry import tracking
 from agetf_pipeline.stages import relabel
 
@@ -83,7 +82,7 @@ def test_exports_are_json_and_csv_without_nan(relabelled):
     moe = pl.read_csv(workspace.stats / "ffhq_aging_moe_report.csv")
     whole = moe.filter(pl.col("age_group") == "all").row(0, named=True)
     assert whole["num_images_before"] == 300
-    decided = sum(whole[f"num_{name}"] for name in DECISIONS)
+    decided = sum(whole[f"num_{name}"] for name in LABEL_DECISIONS)
     assert decided == 300
     assert [record["path"] for record in records] == sorted(record["path"] for record in records)
     assert moe.filter(pl.col("age_group") != "all")["num_keep"].sum() == whole["num_keep"]
