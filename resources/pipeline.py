@@ -12,6 +12,8 @@ from agetf_pipeline.core.workspace import Workspace
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG_VARIABLE = "AGETF_CONFIG"
 DEFAULT_CONFIG = "configs/demo.yaml"
+_NOT_FROM_A_RUN = ("runtime.allow_unverified_weights", "runtime.models_catalogue", "runtime=")
+"""What decides which weights may be loaded is not for a browser to change."""
 
 
 def deployed_config() -> str:
@@ -25,7 +27,8 @@ class PipelineResource(dg.ConfigurableResource):
     Attributes:
         config: A file of `configs/`, or the one that the deployment names in AGETF_CONFIG. Run
             configuration can come from a browser, so it cannot name any other file.
-        overrides: `section.key=value`, as on the command line. They cannot move the workspace.
+        overrides: `section.key=value`, as on the command line. They cannot move the workspace, nor
+            let weights load that nothing vouches for.
     """
 
     config: str = ""
@@ -50,6 +53,12 @@ class PipelineResource(dg.ConfigurableResource):
             raise ConfigError(
                 f"Expected overrides that leave the workspace where it is; found {moved}. "
                 "Set workspace.root in the config file."
+            )
+        trusting = [text for text in self.overrides if text.strip().startswith(_NOT_FROM_A_RUN)]
+        if trusting:
+            raise ConfigError(
+                f"Expected overrides that leave the verification of weights on; found {trusting}. "
+                "Set it in the config file."
             )
         config = load_config(path, self.overrides)
         return config, workspace_of(config)

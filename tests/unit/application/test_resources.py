@@ -63,3 +63,16 @@ def test_a_machine_without_gpus_gets_one_slot(tmp_path):
     with GpuResource(num_devices=0, lock_folder=str(tmp_path)).lease() as device:
         assert device == "cpu"
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "runtime.allow_unverified_weights=true",
+        " runtime.models_catalogue=other.yaml",
+        "runtime={allow_unverified_weights: true}",
+    ],
+)
+def test_a_run_cannot_switch_the_verification_of_weights_off(override):
+    with pytest.raises(ConfigError, match="verification of weights"):
+        PipelineResource(overrides=[override]).load()
