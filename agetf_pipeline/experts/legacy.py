@@ -3,10 +3,10 @@
 VGG16: the thirteen convolutions stand in blocks (`conv.0.conv1`), the three linear layers are
 `fc1.0`, `fc2.0` and `cls`. ResNet50: the Caffe layout of VGGFace2 (`conv2_1_1x1_reduce`), which
 strides in the first 1 x 1 convolution of a stage instead of the 3 x 3 one, pools after the stem
-without padding but over the edge, and carries the 8,631 identities it was pretrained on
-(`classifier`) beside the 101 ages (`classage`).
+without padding but over the edge, and carries three heads that its ages do not go through beside
+the one that they do (`classage`): VGGFace2's 8,631 identities and two that are never called.
 
-Every tensor has its place; only the identities, which no age depends on, are left out by name.
+Every tensor has its place; only those three heads are left out, by name.
 The keys were taken from the research code's module definitions; docs/fine_tuning.md says how the
 equality with them was checked.
 """
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 INPUT_PX = 224
 """The side that the published networks read."""
 
-_IDENTITIES = ("classifier.weight", "classifier.bias")
+_UNUSED = frozenset(
+    f"{head}.{part}" for head in ("classifier", "classgage", "fc") for part in ("weight", "bias")
+)
 _VGG_BLOCKS = (2, 2, 3, 3, 3)
 _RESNET_STAGE = re.compile(r"conv([2-5])_(\d)_(1x1_reduce|3x3|1x1_increase|1x1_proj)(_bn)?")
 _RESNET_PARTS = {"1x1_reduce": 1, "3x3": 2, "1x1_increase": 3}
@@ -81,7 +83,7 @@ def recognise_legacy(state: dict[str, Tensor], source: str) -> LegacyWeights | N
         renamed = _renamed(state, _vgg16_name, source)
         return LegacyWeights("vgg16", "legacy_vgg_bgr", build_legacy_vgg16, renamed)
     if "classage.weight" in state and "conv1_7x7_s2.weight" in state:
-        kept = {key: value for key, value in state.items() if key not in _IDENTITIES}
+        kept = {key: value for key, value in state.items() if key not in _UNUSED}
         renamed = _with_counters(_renamed(kept, _resnet50_name, source))
         head = renamed.get("fc.weight")
         if head is not None and head.ndim == 4:  # a 1 x 1 convolution over one pooled pixel

@@ -6,6 +6,7 @@ import torch
 
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.errors import ConfigError, DataError, StageError
+from agetf_pipeline.core.tuning import FitResult
 from agetf_pipeline.core.weights import read_card, read_state
 from agetf_pipeline.experts.augment import Augmentation, augment
 from agetf_pipeline.experts.kinds import trainer_of
@@ -29,7 +30,7 @@ def _data(num: int = 24, size_px: int = 32) -> LabelledFaces:
     return LabelledFaces(faces, ages, [None, "male", "female"] * (num // 3))
 
 
-def _fit(name: str, tmp_path: Path, num_steps: int, file: str = "w.safetensors") -> float:
+def _fit(name: str, tmp_path: Path, num_steps: int, file: str = "w.safetensors") -> FitResult:
     expert = ExpertConfig(size="tiny", input_px=32, num_steps=num_steps, batch_size=8, lr=2e-3)
     return fit_expert(
         name, expert, _data(), 1, CPU, tmp_path / "fit.pt", "id", tmp_path / file,
@@ -39,8 +40,8 @@ def _fit(name: str, tmp_path: Path, num_steps: int, file: str = "w.safetensors")
 
 @pytest.mark.parametrize("name", ["mivolo", "resnet50", "vgg16"])
 def test_training_lowers_the_loss_and_writes_a_card(name: str, tmp_path: Path):
-    first = _fit(name, tmp_path, 1)
-    last = _fit(name, tmp_path, 30)
+    first = _fit(name, tmp_path, 1).final_loss
+    last = _fit(name, tmp_path, 30).final_loss
     assert last < 0.8 * first
     card = read_card(tmp_path / "w.safetensors")
     assert card["architecture"] == name
