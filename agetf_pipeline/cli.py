@@ -6,12 +6,14 @@ Exit codes: 0 success; 1 the work failed or had to stop, with the reason; 2 wron
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agetf_pipeline import __version__
 
 _DEFAULT_CONFIG = Path("configs/demo.yaml")
+_WIDTH = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,15 +165,26 @@ def _run_all(options: argparse.Namespace) -> int:
 def _print_report(report) -> None:
     where = f" {report.partition}" if report.partition else ""
     numbers = [f"{name} {count}" for name, count in report.counts.items()]
-    numbers += [
-        f"{name} {'unknown' if value is None else f'{value:.4g}'}"
-        for name, value in report.figures.items()
-    ]
-    print(f"  {report.stage}{where}: {report.status}; {', '.join(numbers) or 'no counts'}")
+    text = f"{report.stage}{where}: {report.status}; {', '.join(numbers) or 'no counts'}"
+    print(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    "))
+    figures = ", ".join(_spell_figures(report.figures))
+    if figures:
+        print(textwrap.fill(figures, _WIDTH, initial_indent="    ", subsequent_indent="    "))
     for message in report.messages:
         print(f"    note: {message}")
     for name, path in report.outputs.items():
         print(f"    {name}: {path}")
+
+
+def _spell_figures(figures: Mapping[str, float | None]) -> Iterator[str]:
+    """Yield `name value`, with its interval where there are `name_low` and `name_high`."""
+    for name, value in figures.items():
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if stem != name and stem in figures:
+            continue
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+        yield f"{name} {'unknown' if value is None else f'{value:.4g}'}{interval}"
 
 
 def _render(options: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
@@ -30,7 +29,6 @@ from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
     from agetf_pipeline.moe.calibration import Calibration
-    from agetf_pipeline.moe.fitting import CalibrationData, CrossFitted
     from agetf_pipeline.moe.labelling import LabelledPartition
 
 STAGE = "relabel"
@@ -145,7 +143,6 @@ def _calibrate(
         )
         if fitted is not None:
             corpus = "synthetic faces" if synthetic else "labelled CAF subjects"
-            report.figures.update(_crossfitted_figures(data, fitted))
             figures, files = write_transparency(
                 workspace.stats / "moe", data, fitted, calibration, section.interval_level,
                 section.seed, synthetic,
@@ -191,7 +188,7 @@ def _write_ffhq(
     write_text(report_csv, group_report(summary, experts).write_csv())
     corpus = "synthetic faces" if config.synthesize.enabled else "FFHQ-Aging"
     plot_ages(histogram, summary, corpus)
-    _write_issues(config, workspace, labelled, corpus, report)
+    _write_issues(config, workspace, labelled, report)
     report.outputs.update(
         labels_json=workspace.relative(json_path),
         labels_csv=workspace.relative(csv_path),
@@ -204,7 +201,6 @@ def _write_issues(
     config: PipelineConfig,
     workspace: Workspace,
     labelled: "LabelledPartition | None",
-    corpus: str,
     report: StageReport,
 ) -> None:
     """Write the original labels that are probably wrong, ranked for a person, with their faces."""
@@ -218,7 +214,7 @@ def _write_issues(
         workspace.stats,
         issues,
         faces_of_partition(workspace, FFHQ_PARTITION),
-        corpus,
+        "FFHQ-Aging",
         config.synthesize.enabled,
         config.relabel.num_review_faces,
     )
@@ -272,41 +268,6 @@ def _given_calibration(config: PipelineConfig, workspace: Workspace) -> Path | N
             "existing file, or null to fit one."
         )
     return path
-
-
-def _crossfitted_figures(data: "CalibrationData", fitted: "CrossFitted") -> dict[str, float | None]:
-    """Errors and coverage on calibration images whose subject the calibration had not seen."""
-    from agetf_pipeline.moe.report import age_figures, mae_years
-
-    truth = fitted.true_age_N
-    mixture = age_figures(truth, fitted.age_N, fitted.low_N, fitted.high_N)
-    raw_NE = np.where(data.ok_NE, data.age_NE, np.nan)
-    answered_NE = np.isfinite(fitted.expert_age_NE)
-    taken_E = answered_NE.any(axis=0)
-    # Compared where every expert answered: otherwise the mixture pays for images that the best
-    # expert alone would have left without an age.
-    common = np.isfinite(fitted.age_N) & answered_NE[:, taken_E].all(axis=1)
-    expert_ages = fitted.expert_age_NE[common][:, taken_E]
-    alone = [mae_years(truth[common], column) for column in expert_ages.T]
-    best = min((value for value in alone if value is not None), default=None)
-    both = mae_years(truth[common], fitted.age_N[common])
-    figures: dict[str, float | None] = {
-        "mixture_mae_years_crossfitted": mixture.mae_years,
-        "mixture_bias_years_crossfitted": mixture.bias_years,
-        "mixture_cs5_crossfitted": mixture.cs5,
-        "interval_coverage_crossfitted": mixture.coverage,
-        "mixture_to_best_expert_mae_ratio_crossfitted": both / best if both and best else None,
-        "equal_mean_mae_years_crossfitted": (
-            mae_years(truth[common], expert_ages.mean(axis=1)) if common.any() else None
-        ),
-        "median_mae_years_crossfitted": (
-            mae_years(truth[common], np.median(expert_ages, axis=1)) if common.any() else None
-        ),
-    }
-    for e, name in enumerate(data.names):
-        figures[f"{name}_mae_years_uncorrected"] = mae_years(truth, raw_NE[:, e])
-        figures[f"{name}_mae_years_crossfitted"] = mae_years(truth, fitted.expert_age_NE[:, e])
-    return {name: None if value is None else round(value, 4) for name, value in figures.items()}
 
 
 def _calibration_messages(calibration: "Calibration") -> list[str]:
