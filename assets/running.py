@@ -1,7 +1,10 @@
 """From a stage to an asset: runs it, and tells Dagster what it did."""
 
 import base64
+import csv
 import importlib
+import io
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +26,8 @@ Over = Literal["once", "ffhq", "shards", "all"]
 partitions), or every partition there is (in one unpartitioned asset)."""
 
 _MAX_PREVIEW_BYTES = 400_000
+_MAX_PREVIEW_PX = 1400
+_MAX_TABLE_ROWS = 100
 _OWNER = "team:agetf"
 
 
@@ -135,7 +140,7 @@ def _tell(context: dg.AssetExecutionContext):
 
 
 def report_metadata(report: StageReport, workspace: Workspace) -> dict[str, Any]:
-    """Return a stage's report as asset metadata: counts, figures, links, messages, a picture."""
+    """Return a stage's report as asset metadata: counts, figures, links, pictures, tables."""
     metadata: dict[str, Any] = {
         "status": report.status,
         "duration_s": report.duration_s,
@@ -150,6 +155,8 @@ def report_metadata(report: StageReport, workspace: Workspace) -> dict[str, Any]
             preview = _preview(path)
             if preview is not None:
                 metadata[f"picture_{name}"] = preview
+        if path.suffix == ".csv" and path.is_file():
+            metadata[f"table_{name}"] = _table(path)
     if report.messages:
         metadata["messages"] = dg.MetadataValue.md("\n".join(f"- {m}" for m in report.messages))
     return metadata
@@ -179,11 +186,33 @@ def merge_metadata(reports: list[StageReport], workspace: Workspace) -> Mapping[
     return merged
 
 
+def _table(path: Path) -> dg.TableMetadataValue:
+    """Return the first rows of a CSV."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        rows = [dg.TableRecord(dict(row)) for row in itertools.islice(reader, _MAX_TABLE_ROWS)]
+        columns = [dg.TableColumn(name) for name in reader.fieldnames or []]
+    return dg.MetadataValue.table(records=rows, schema=dg.TableSchema(columns=columns))
+
+
 def _preview(path: Path) -> dg.MarkdownMetadataValue | None:
-    data = path.read_bytes()
+    data, kind = path.read_bytes(), "png" if path.suffix == ".png" else "jpeg"
+    if len(data) > _MAX_PREVIEW_BYTES:
+        data, kind = _smaller(path), "jpeg"
     if len(data) > _MAX_PREVIEW_BYTES:
         return None
-    kind = "png" if path.suffix == ".png" else "jpeg"
     return dg.MetadataValue.md(
         f"![{path.name}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
     )
+
+
+def _smaller(path: Path) -> bytes:
+    """Return a picture as JPEG, at most `_MAX_PREVIEW_PX` wide and high."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((_MAX_PREVIEW_PX, _MAX_PREVIEW_PX))
+    picture.save(stream, "JPEG", quality=80)
+    return stream.getvalue()
