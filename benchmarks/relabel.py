@@ -74,8 +74,33 @@ def _report_speed(folder: Path, num_images: int) -> None:
     print(f"  four bare networks     {num_images / total_s:6.2f} faces/s")
     print(f"  predict and relabel    {num_images / ours_s:6.2f} faces/s")
     print(f"  share of the ceiling   {total_s / ours_s:6.1%}  (at least 90 % wanted)")
+    _report_bf16(config, experts, num_images)
     spread = sum(again_s.values()) / sum(bare_s.values())
     print(f"  the bare networks took {spread:.2f} times as long after as before")
+
+
+def _report_bf16(config, experts: dict, num_images: int) -> None:
+    """Print what bf16 gains, and what the ages of the test faces say of it."""
+    import torch
+
+    from agetf_pipeline.core.devices import computes_bf16
+    from agetf_pipeline.experts.precision import AutocastExpert, age_shift_years
+
+    device = torch.device("cpu")
+    if not computes_bf16(device):
+        print("  bf16: this CPU does not compute in it")
+        return
+    for name in ("mivolo", "resnet50", "vgg16"):
+        expert = experts[name]
+        fp32_s = _bare_s(config, expert, num_images // 2)
+        expert.module.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            bf16_s = _bare_s(config, expert, num_images // 2)
+        shift = age_shift_years(expert, AutocastExpert(expert, device))
+        print(
+            f"  bf16 + channels_last   {name:9s} {fp32_s / bf16_s:5.2f} times as fast; largest "
+            f"shift of a test face {shift:.3f} years (random weights)"
+        )
 
 
 def _warm_up(folder: Path) -> None:
