@@ -93,9 +93,8 @@ def parse_age(answer: str, finished: bool = True) -> ParsedAge:
     if not finished:
         text = text.rpartition(" ")[0]
     if not text:
-        return _missing(
-            "the network wrote no whole word" if answer else "the network wrote nothing"
-        )
+        what = "no whole word" if answer.strip() else "nothing"
+        return _missing(f"the network wrote {what}")
     text = digits_for_words(text)
     spans = _joined(_spans(text), text)
     if any(span.says_age for span in spans):

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agetf_pipeline.checkpoints import require_verified
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.devices import resolve_device
@@ -234,10 +235,13 @@ def load_janus(config: PipelineConfig, workspace: Workspace) -> Janus:
 
     Raises:
         ConfigError: The config has no expert `janus`.
-        WeightsError: The folder is not there or not complete, or the weights do not fit.
+        WeightsError: The folder is not there or not complete, fails verification, or the weights
+            do not fit.
     """
     precision = require_janus(config).precision or config.runtime.precision
     folder = janus_folder(config, workspace)
+    if folder.is_dir():  # otherwise what is said next is of more use
+        require_verified(folder, workspace, config.runtime)
     return open_janus(folder, resolve_device(config.runtime.device), precision)
 
 

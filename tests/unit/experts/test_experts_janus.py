@@ -13,7 +13,10 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, DataError, StageError, WeightsError
 from agetf_pipeline.core.weights import read_card
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.experts import free_text_janus
 from agetf_pipeline.experts.answer_trie import build_trie
+from agetf_pipeline.experts.free_text import PRIOR_SIGMA_YEARS
+from agetf_pipeline.experts.free_text_janus import JanusTextExpert, Written
 from agetf_pipeline.experts.janus import (
     AGE_QUESTION,
     Janus,
@@ -28,6 +31,8 @@ from agetf_pipeline.experts.janus_tiny import (
     soft_ages,
     whiten_patches,
 )
+from agetf_pipeline.experts.load import load_expert
+from agetf_pipeline.experts.predict import read_faces
 
 STOP = 9
 
@@ -36,7 +41,7 @@ def _config(**janus: object) -> PipelineConfig:
     settings = {"size": "tiny", "input_px": 32, "num_steps": 3, "batch_size": 4, **janus}
     return PipelineConfig.model_validate(
         {
-            "runtime": {"device": "cpu"},
+            "runtime": {"device": "cpu", "allow_unverified_weights": True},
             "train_experts": {"experts": {"janus": settings}},
             "caption": {"num_train_faces": 6},
         }
@@ -218,6 +223,17 @@ def test_transformers_format_folder_loads_the_same(
     )
 
 
+def test_a_folder_that_nothing_vouches_for_is_not_loaded(
+    trained: tuple[PipelineConfig, Workspace], tmp_path: Path
+) -> None:
+    config, workspace = trained
+    folder = _published(load_janus(config, workspace), tmp_path / "published")
+    strict = config.runtime.model_copy(update={"allow_unverified_weights": False})
+    given = _config(size="full", weights=str(folder)).model_copy(update={"runtime": strict})
+    with pytest.raises(WeightsError, match="allow_unverified_weights"):
+        load_janus(given, workspace)
+
+
 def test_missing_tensors_are_listed(
     trained: tuple[PipelineConfig, Workspace], tmp_path: Path
 ) -> None:
@@ -262,6 +278,52 @@ def test_absent_folder_and_absent_expert_are_explained(tmp_path: Path) -> None:
         load_janus(_config(), Workspace(tmp_path))
     with pytest.raises(ConfigError, match=r"experts\.janus"):
         load_janus(PipelineConfig(), Workspace(tmp_path))
+
+
+# Answers in words
+
+
+def test_text_is_an_option_with_a_version_of_its_own(
+    trained: tuple[PipelineConfig, Workspace],
+) -> None:
+    config, workspace = trained
+    scored = load_expert(config, workspace, "janus")
+    text = load_expert(_config(answer="text"), workspace, "janus")
+    assert isinstance(scored, JanusExpert)
+    assert isinstance(text, JanusTextExpert)
+    assert text.name == scored.name == "janus"
+    assert text.version == f"{scored.version}-text1"
+    assert text.trained_on == "synthetic"
+    readings = text.read(_faces(3))
+    assert readings.distribution is None
+    assert readings.valid_mass is None
+    for age, sigma, reason in zip(
+        readings.age_years, readings.sigma_years, readings.reasons, strict=True
+    ):
+        assert (reason is None) == (0 <= age <= 100) == (sigma > 0)
+    assert text.read(_faces(0)).age_years.shape == (0,)
+
+
+def test_written_answers_become_readings_and_reasons(
+    untrained: Janus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["34 years old", "unknown", "in her mid-30s", "150", "1"]
+    written = [Written(text, finished=index < 4) for index, text in enumerate(answers)]
+    monkeypatch.setattr(free_text_janus, "write_greedily", lambda *_: written)
+    expert = JanusTextExpert(untrained)
+    rows = read_faces([expert], _faces(5), list("abcde"), 5).sort("image_id")
+    assert rows["status"].to_list() == ["ok", "failed", "ok", "failed", "failed"]
+    assert rows["age_years"].to_list() == [34.0, None, 35.0, None, None]
+    assert rows["sigma_years"][0] == PRIOR_SIGMA_YEARS
+    assert "'unknown'" in rows["reason"][1]
+    assert "'150'" in rows["reason"][3]
+    assert set(rows["model_version"]) == {expert.version}
+
+
+def test_the_tiny_janus_is_not_fine_tuned(tmp_path: Path) -> None:
+    for changed in ({"frozen_fraction": 0.1}, {"validation_fraction": 0.1}, {"init_weights": "x"}):
+        with pytest.raises(ConfigError, match=next(iter(changed))):
+            _fit(_config(**changed), Workspace(tmp_path))
 
 
 def test_full_size_and_no_faces_are_not_trained(tmp_path: Path) -> None:

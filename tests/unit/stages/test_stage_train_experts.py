@@ -3,12 +3,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, StageError, WeightsError
 from agetf_pipeline.core.hashing import hash_file
-from agetf_pipeline.core.weights import read_card
+from agetf_pipeline.core.weights import read_card, read_state
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import IMAGES
 from agetf_pipeline.data.splits import split_of
@@ -105,6 +106,92 @@ def test_changed_settings_train_again(tmp_path: Path):
     before = hash_file(path)
     train_experts.run(_config({"vgg16": {"num_steps": 3}}), workspace)
     assert hash_file(path) != before
+
+
+TUNED = {
+    "num_steps": 6, "frozen_fraction": 0.34, "trunk_lr_factor": 0.5, "validation_fraction": 0.3,
+    "validate_every": 2, "patience": 2,
+}  # fmt: skip
+
+
+def test_fine_tuning_is_reported_and_drawn(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    _fill(workspace, num_subjects=40)
+    config = _config({"vgg16": TUNED})
+    report = train_experts.run(config, workspace)
+    images = train_experts.labelled_images(config, workspace, ["caf/shard-0000"])
+    part = train_experts._part_of(config, images.filter(pl.col("split") == "train"), "vgg16")
+    learned, held_out = train_experts._hold_out(0.3, part, "vgg16", [])
+    assert not set(learned["identity"]) & set(held_out["identity"])
+    assert learned.height + held_out.height == part.height
+    assert report.counts["num_train_images_vgg16"] == learned.height
+    assert report.counts["num_validation_images_vgg16"] == held_out.height
+    assert report.counts["best_step_vgg16"] in (2, 4, 6)
+    card = read_card(workspace.models / "experts" / "vgg16" / "weights.safetensors")
+    assert card["num_validation_subjects"] == held_out["identity"].n_unique()
+    validation = card["validation"]
+    assert report.figures["validation_mae_years_vgg16"] == validation["mae_years"]
+    (message,) = (message for message in report.messages if message.startswith("vgg16: "))
+    for part_of_it in ("are kept", f"on {held_out.height} images", "went through all 6 steps"):
+        assert part_of_it in message
+    assert report.outputs["loss_curve_vgg16"] == "outputs/experts/vgg16/training.png"
+    assert (tmp_path / "outputs/experts/vgg16/training.png").stat().st_size > 5_000
+    assert len(list((tmp_path / "outputs/experts/vgg16/tensorboard").glob("events*"))) == 1
+    assert train_experts.run(config, workspace).status == "skipped"
+
+
+def test_plain_training_reports_no_validation_and_tensorboard_may_be_off(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    report = train_experts.run(_config({"vgg16": {}}, tensorboard=False), workspace)
+    assert not [name for name in report.figures if "validation" in name]
+    assert not (tmp_path / "outputs/experts/vgg16/tensorboard").exists()
+    assert (tmp_path / "outputs/experts/vgg16/training.png").exists()
+    # It changes no weight, so turning it on trains nothing again.
+    assert train_experts.run(_config({"vgg16": {}}), workspace).status == "skipped"
+
+
+def test_too_few_subjects_to_hold_any_out_are_said(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    _fill(workspace, num_subjects=3)
+    report = train_experts.run(
+        _config({"vgg16": {"validation_fraction": 0.01}}, split_fractions={"train": 1.0}), workspace
+    )
+    assert any("chance left none to validate on" in message for message in report.messages)
+    assert "validation_mae_years_vgg16" not in report.figures
+
+
+def test_initial_weights_are_hashed_verified_and_used(tmp_path: Path):
+    from agetf_pipeline.experts.vgg16 import build_vgg16
+
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    state = build_vgg16("tiny").state_dict()
+    state["classifier.6.weight"], state["classifier.6.bias"] = (
+        torch.ones(1000, 128),
+        torch.ones(1000),
+    )
+    torch.save(state, tmp_path / "imagenet.pth")
+    settings = {"init_weights": "imagenet.pth", "frozen_fraction": 0.99}
+    with pytest.raises(WeightsError, match="allow_unverified_weights"):
+        train_experts.run(_config({"vgg16": settings}), workspace)
+    config = _config({"vgg16": settings})
+    runtime = config.runtime.model_copy(update={"allow_unverified_weights": True})
+    config = config.model_copy(update={"runtime": runtime})
+    assert train_experts.run(config, workspace).status == "ran"
+    path = workspace.models / "experts" / "vgg16" / "weights.safetensors"
+    assert read_card(path)["started_from"] == "ImageNet trunk, fresh head"
+    assert torch.equal(read_state(path)["features.0.weight"], state["features.0.weight"])
+    assert train_experts.run(config, workspace).status == "skipped"
+
+    state["features.0.weight"] = state["features.0.weight"] + 1
+    torch.save(state, tmp_path / "imagenet.pth")
+    assert train_experts.run(config, workspace).status == "ran"
+    assert torch.equal(read_state(path)["features.0.weight"], state["features.0.weight"])
+
+    (tmp_path / "imagenet.pth").unlink()
+    with pytest.raises(WeightsError, match=r"vgg16\.init_weights"):
+        train_experts.run(config, workspace)
 
 
 def test_an_unreadable_training_image_is_left_out_and_said(tmp_path: Path):
