@@ -229,10 +229,12 @@ class _Keeper:
         self._identity = identity
         self._best: dict[str, Tensor] | None = None
         self._last_saved_s = time.monotonic()
+        self._pause_s = _CHECKPOINT_EVERY_S
 
     def save_now_and_then(self, result: FitResult) -> None:
         """Write the state, if the last time is long enough ago."""
-        if time.monotonic() - self._last_saved_s <= _CHECKPOINT_EVERY_S:
+        start_s = time.monotonic()
+        if start_s - self._last_saved_s <= self._pause_s:
             return
         import torch
 
@@ -247,6 +249,8 @@ class _Keeper:
         with atomic_path(self._checkpoint) as temporary:
             torch.save(state, temporary)
         self._last_saved_s = time.monotonic()
+        # Gigabytes take seconds to write: at most a tenth of the time goes into saving.
+        self._pause_s = _CHECKPOINT_EVERY_S * max(1.0, self._last_saved_s - start_s)
 
     def resume(self) -> FitResult:
         """Load what an earlier call left, if it was of the same identity."""

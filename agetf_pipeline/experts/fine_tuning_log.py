@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _EVENT_FILES = "events.out.tfevents.*"
+_FLUSH_S = 10  # as often as a training writes its checkpoint
 _MAX_POINTS = 400
 
 
@@ -38,7 +39,9 @@ class TensorBoardLog:
             for path in self._folder.glob(_EVENT_FILES):
                 path.unlink()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
+        self._writer = SummaryWriter(
+            str(self._folder), purge_step=step + 1 if step else None, flush_secs=_FLUSH_S
+        )
 
     def stepped(self, step: int, loss: float, lr: float) -> None:
         """Write the scalars of a step."""
