@@ -30,6 +30,13 @@ class ExpertConfig(Section):
         description="Pixel normalisation of weights that do not say their own (other people's) and "
         "are not recognised by their keys.",
     )
+    face_crop: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Central part of an aligned face that published MiVOLO weights see, of its "
+        "side: they want a tighter box than FFHQ's. None: 0.8, a guess (mivolo_input.py).",
+    )
     precision: Literal["fp32", "bf16"] | None = Field(
         default=None,
         description="None: runtime.precision. bf16 is taken where the device computes in it and no "

@@ -61,6 +61,7 @@ TRAINER = Trainer(
     loss=mivolo_loss,
     augmentation=AUGMENTATION,
     profile=PROFILE,
+    ages=lambda module, x_NCHW: module(x_NCHW)[0],
 )
 
 
@@ -193,7 +194,7 @@ def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.devic
         str(card.get("trained_on", "published")),
         name=name,
         published=not card,
-        face_crop=1.0 if card else PUBLISHED_FACE_CROP,
+        face_crop=1.0 if card else expert.face_crop or PUBLISHED_FACE_CROP,
     )
 
 
@@ -215,8 +216,8 @@ def _zoomed(x_NCHW: Tensor) -> Tensor:
 
 def _readings(age_N: Tensor, sigma_N: Tensor) -> Readings:
     """Return ages from 0 to 100; non-finite ones are failed readings."""
-    age = age_N.cpu().numpy().astype(np.float32)
-    sigma = sigma_N.cpu().numpy().astype(np.float32)
+    age = age_N.float().cpu().numpy()
+    sigma = sigma_N.float().cpu().numpy()
     finite = np.isfinite(age) & np.isfinite(sigma)
     return Readings(
         np.where(finite, np.clip(age, 0, 100), np.nan).astype(np.float32),

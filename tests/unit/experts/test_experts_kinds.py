@@ -9,7 +9,9 @@ from torch import nn
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.errors import ConfigError
 from agetf_pipeline.experts.base import Readings
+from agetf_pipeline.experts.classifier import ClassifierExpert
 from agetf_pipeline.experts.kinds import kind_of, trainer_of
+from agetf_pipeline.experts.mivolo import MiVOLOExpert
 from agetf_pipeline.experts.precision import AutocastExpert, age_shift_years, in_precision
 
 CPU = torch.device("cpu")
@@ -86,3 +88,19 @@ def test_an_expert_that_fails_in_bf16_is_not_taken():
             return Readings(values, values, None, None, ("broken",) * len(values))
 
     assert age_shift_years(_Linear(0.1), _Failing(0.1)) == float("inf")
+
+
+@pytest.mark.parametrize("name", ["mivolo", "resnet50", "vgg16"])
+def test_our_networks_read_under_autocast(name):
+    module = trainer_of(name, ExpertConfig(size="tiny", input_px=64)).build(
+        ExpertConfig(size="tiny", input_px=64), 40.0
+    )
+    if name == "mivolo":
+        expert = MiVOLOExpert(module, 64, "v1", "synthetic")
+    else:
+        expert = ClassifierExpert(name, module, 64, "imagenet", "v1", "synthetic")
+    faces = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    plain, faster = expert.read(faces), AutocastExpert(expert, CPU).read(faces)
+    assert faster.age_years.dtype == faster.sigma_years.dtype == np.float32
+    assert np.isfinite(faster.sigma_years).all()
+    assert np.abs(plain.age_years - faster.age_years).max() < 5

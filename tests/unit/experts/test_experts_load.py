@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,3 +110,19 @@ def test_foreign_weights_load_only_once_somebody_vouches_for_them(tmp_path: Path
         load_experts(config, workspace)
     trusting = _config(True, vgg16={"weights": "models/checkpoints/v.pth"})
     assert load_experts(trusting, workspace)[0].trained_on == "published"
+
+
+def test_the_config_says_how_much_of_a_face_published_mivolo_weights_see(tmp_path: Path):
+    module = MiVOLO("tiny", 32)
+    torch.save(
+        {"state_dict": module.volo.state_dict(), "min_age": 1, "max_age": 95, "avg_age": 48.0},
+        tmp_path / "m.pth.tar",
+    )
+    faces = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    ages = {}
+    for crop in (None, 0.8, 1.0):
+        settings = {"weights": "m.pth.tar", "face_crop": crop}
+        (expert,) = load_experts(_config(True, mivolo=settings), Workspace(tmp_path))
+        ages[crop] = expert.read(faces).age_years
+    assert (ages[None] == ages[0.8]).all()
+    assert (ages[1.0] != ages[0.8]).all()

@@ -175,9 +175,7 @@ def test_the_run_is_logged_to_mlflow_once(relabelled):
         files = {item.path for item in client.list_artifacts(runs[0].info.run_id, "mixture")}
     assert len(runs) == 1
     metrics = runs[0].data.metrics
-    assert metrics["interval_coverage"] == pytest.approx(
-        report.figures["interval_coverage"]
-    )
+    assert metrics["interval_coverage"] == pytest.approx(report.figures["interval_coverage"])
     assert metrics["num_images"] == 1300
     assert {"mixture/calibration.json", "mixture/moe_reliability.png"} <= files
     assert not any("labels" in name for name in files)
