@@ -44,6 +44,10 @@ def _rows(model: type[Section], prefix: str) -> list[str]:
             default = "`{}`"
         what = (field.description or "").replace("|", "\\|")
         rows.append(f"| `{prefix}{name}` | {_type_name(annotation)} | {default} | {what} |")
+        # Sections by name, such as the experts.
+        for inner in typing.get_args(annotation) if annotation is not None else ():
+            if isinstance(inner, type) and issubclass(inner, Section):
+                rows += _rows(inner, f"{prefix}{name}.<name>.")
     return rows
 
 
@@ -54,6 +58,8 @@ def _spell(value: Any) -> str:
 def _type_name(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
     inner = typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(inner[0])
     if origin is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in inner)
     if origin in (typing.Union, types.UnionType):
