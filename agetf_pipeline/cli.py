@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
             help="ffhq_aging or caf/<shard>; may be repeated; default: all there are",
         )
         stage.set_defaults(run=_run_stage, stage=name)
+        if name == "enhance":
+            stage.add_argument(
+                "--audit",
+                action="store_true",
+                help="change nothing: re-verify every link between originals, copies and rows",
+            )
 
     render = commands.add_parser(
         "render", parents=[common], help="render photographs at ten ages, or at any"
@@ -132,6 +138,8 @@ def _run_stage(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.overrides)
     workspace = workspace_of(config)
+    if getattr(options, "audit", False):
+        return _audit_enhanced(config, workspace, options.partition)
     info = stage_info(options.stage)
     partitions: list[str | None] = (
         list(options.partition)
@@ -145,6 +153,15 @@ def _run_stage(options: argparse.Namespace) -> int:
         report = run_stage(options.stage, config, workspace, partition)
         _print_report(report)
     return 0
+
+
+def _audit_enhanced(config, workspace, partitions: list[str] | None) -> int:
+    from agetf_pipeline.commands.enhance_audit import audit_shards
+
+    shards = audit_shards(config, workspace, partitions)
+    for shard in shards:
+        print("\n".join(shard.lines()))
+    return 1 if any(shard.num_errors for shard in shards) else 0
 
 
 def _run_all(options: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@
 that whoever reads the folder finds the whole shard there.
 """
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ import numpy as np
 import polars as pl
 
 from agetf_pipeline.core.contact_sheet import Tile, draw_sheet
-from agetf_pipeline.core.files import write_bytes, write_json
-from agetf_pipeline.core.hashing import hash_bytes, hash_file
+from agetf_pipeline.core.files import write_bytes
+from agetf_pipeline.core.hashing import hash_bytes
 from agetf_pipeline.core.workspace import Workspace, shard_of
+from agetf_pipeline.enhance.findings import check_copy
+from agetf_pipeline.enhance.sidecar import write_sidecar
 
 CONTACT_SHEET = "contact_sheet.jpg"
-_ID_LENGTH = 64
+_OUTPUT_NAME = re.compile(r"[0-9a-f]{64}\.(png|json)")
 _SHEET_PAIRS = 24
 _SHEET_COLUMNS = 4
 
@@ -38,10 +42,14 @@ def write_output(
         folder: Of the shard.
         image_id: Of the original.
         rgb: uint8 (H, W, 3).
-        sidecar: Everything about it except the output's own hash and the time, added here.
+        sidecar: What `enhance.sidecar.Sidecar` holds, except what is known here: the output's own
+            hash and size, the time, schema and checksum.
 
     Returns:
         The picture's file, its sha256, and the sidecar's file.
+
+    Raises:
+        DataError: `sidecar` is not what a sidecar holds.
     """
     # Level 1: several times faster than the default, for 15 % more bytes.
     _, encoded = cv2.imencode(
@@ -54,45 +62,67 @@ def write_output(
     output = {"file": picture.name, "sha256": digest, "width_px": rgb.shape[1]}
     output["height_px"] = rgb.shape[0]
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(described, {**sidecar, "output": output, "written_at": now})
+    write_sidecar(described, {**sidecar, "output": output, "written_at": now})
     return picture, digest, described
 
 
 def intact(workspace: Workspace, rows: pl.DataFrame) -> pl.Series:
-    """Say of rows of the table `enhanced` whether their files are there, as they were written."""
+    """Say of rows of the table `enhanced` whether picture and sidecar are as the row has them.
+
+    Where the rows carry `path` and `face_path` of the original, the sidecar must name these too.
+    """
+    located = {"path", "face_path"} <= set(rows.columns)
     return pl.Series(
         [
-            path is not None and _is_intact(workspace, path, digest, sidecar)
-            for path, digest, sidecar in rows.select(
-                "enhanced_path", "enhanced_sha256", "sidecar_path"
-            ).iter_rows()
+            row["enhanced_path"] is not None
+            and next(check_copy(workspace, row, row if located else None), None) is None
+            for row in rows.iter_rows(named=True)
         ],
         dtype=pl.Boolean,
     )
 
 
-def _is_intact(workspace: Workspace, path: str, digest: str, sidecar: str) -> bool:
-    picture = workspace.resolve(path)
-    if not picture.is_file() or not workspace.resolve(sidecar).is_file():
-        return False
-    return hash_file(picture) == digest
-
-
 def remove_orphans(folder: Path, image_ids: set[str]) -> int:
-    """Remove outputs of images that the shard no longer has; return how many images they were of.
+    """Remove outputs of other images than these; return how many images they were of.
 
     Only files named as outputs are touched.
     """
-    orphans = {
+    orphans = [
         path
         for path in folder.glob("*")
-        if path.suffix in (".png", ".json")
-        and len(path.stem) == _ID_LENGTH
-        and path.stem not in image_ids
-    }
+        if is_output(path.name) and path.stem not in image_ids and not path.is_dir()
+    ]
     for orphan in orphans:
         orphan.unlink()
     return len({orphan.stem for orphan in orphans})
+
+
+def is_output(name: str) -> bool:
+    """Say whether a file is named as a picture or a sidecar of this stage."""
+    return _OUTPUT_NAME.fullmatch(name) is not None
+
+
+def sheet_title(partition: str, sources: Mapping[str, str]) -> str:
+    """Return the contact sheet's title; it says so where the networks are none to judge by.
+
+    Args:
+        partition: Of the shard.
+        sources: Network to what it was trained on, as its card says (`enhance.load.trained_on`).
+    """
+    remarks = {name: _remark(source) for name, source in sorted(sources.items())}
+    said = {remark for remark in remarks.values() if remark}
+    if len(said) == 1 and all(remarks.values()):
+        return f"{partition}: original and enhanced (networks: {said.pop()})"
+    named = "; ".join(f"{name}: {remark}" for name, remark in remarks.items() if remark)
+    return f"{partition}: original and enhanced" + (f" ({named})" if named else "")
+
+
+def _remark(source: str) -> str | None:
+    if "random" in source.lower():
+        return "random weights, no result"
+    if source == "synthetic":
+        return "trained on synthetic faces"
+    return "training not stated" if source.startswith("not stated") else None
 
 
 def write_contact_sheet(workspace: Workspace, folder: Path, title: str, rows: pl.DataFrame) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 STAGE = "enhance"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 _MAX_REASONS = 3
 _NOT_OF_THE_RESULT = {"chunk_size", "batch_size", "max_failed_fraction"}
 
@@ -98,6 +98,7 @@ def _work(
         enhanced_folder,
         intact,
         remove_orphans,
+        sheet_title,
         write_contact_sheet,
     )
 
@@ -132,7 +133,8 @@ def _work(
                 | (pl.col("esrgan_version") == versions["esrgan"])
             )
         ).to_series()
-        return same & intact(workspace, rows)
+        located = rows.join(images, on="image_id", how="left", maintain_order="left")
+        return same & intact(workspace, located)
 
     result = update_table(
         workspace,
@@ -146,12 +148,10 @@ def _work(
         is_current,
     )
     rows = read_table(workspace, ENHANCED, [partition])
-    num_orphans = remove_orphans(folder, set(images["image_id"]))
     good = rows.filter(pl.col("status") == "ok")
+    num_orphans = remove_orphans(folder, set(good["image_id"]))
     if good.height:
-        title = f"{partition}: original and enhanced"
-        if "synthetic" in sources.values():
-            title += " (networks trained on synthetic faces)"
+        title = sheet_title(partition, sources)
         write_contact_sheet(workspace, folder, title, good.join(images, on="image_id"))
     report = _report(workspace, partition, rows, sources, num_orphans)
     report.counts.update(num_reused=result.num_reused, num_computed=result.num_computed)
@@ -273,7 +273,8 @@ def _report(
     messages = _explain_failures(rows)
     if num_orphans:
         messages.append(
-            f"outputs of {num_orphans} image(s) that the shard no longer has were removed"
+            f"outputs of {num_orphans} image(s) that the shard no longer has, or that failed, were "
+            "removed"
         )
     messages += [
         f"{name} was trained on {source}"
