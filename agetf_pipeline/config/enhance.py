@@ -7,6 +7,8 @@ from pydantic import Field
 
 from agetf_pipeline.config.base import Section
 
+GuardName = Literal["age", "identity", "sharpness", "colour"]
+
 
 class DDColorConfig(Section):
     """The colouriser."""
@@ -23,7 +25,7 @@ class ESRGANConfig(Section):
     """The super-resolver."""
 
     arch: Literal["rrdbnet", "srvgg"] = "rrdbnet"
-    size: Literal["tiny", "full"] = "full"
+    size: Literal["tiny", "full", "anime_6b"] = "full"
     scale: Literal[2, 4] = 4
     weights: Path | None = None
     num_steps: int = Field(default=300, ge=1)
@@ -63,6 +65,16 @@ class EnhanceConfig(Section):
     max_blockiness: float | None = Field(
         default=None, gt=0, description="Above it an image counts as JPEG-damaged. None: none does."
     )
+    engine: Literal["own", "realesrgan"] = Field(
+        default="own",
+        description="Super-resolution by our batches and tiles, or by RealESRGANer, one image at a "
+        "time in fp32, to compare with.",
+    )
+    precision: Literal["fp32", "bf16"] | None = Field(
+        default=None,
+        description="Of both networks. None: runtime.precision. bf16 is taken where the device "
+        "computes in it.",
+    )
     tile_px: int = Field(default=512, ge=64, description="Larger images are done in tiles.")
     batch_size: int = Field(default=4, ge=1, description="Images or tiles a call of a network.")
     chunk_size: int = Field(default=64, ge=1)
@@ -70,9 +82,39 @@ class EnhanceConfig(Section):
 
 
 class RecheckConfig(Section):
-    """The age check after enhancement."""
+    """The guards after enhancement: age, identity, sharpness and colour must be kept."""
 
     max_age_shift_years: float = Field(default=3.0, gt=0)
-    exclude_flagged: bool = Field(
-        default=True, description="Flagged outputs do not reach training."
+    identity_weights: Path | None = Field(
+        default=None,
+        description="An AdaFace checkpoint, or an identity embedder trained here; not the one that "
+        "evaluation uses. None: identity is not judged.",
     )
+    min_identity_similarity: float = Field(
+        default=0.5,
+        ge=-1,
+        le=1,
+        description="Cosine of the faces before and after. Depends on the network; measure yours.",
+    )
+    min_sharpness_ratio: float = Field(
+        default=0.5,
+        ge=0,
+        description="Over the original brought to the same size. Below 1: JPEG blocks are sharp.",
+    )
+    min_colourfulness_gain: float = Field(
+        default=2.0, ge=0, description="Of colourised images; Hasler-Suesstrunk M3."
+    )
+    max_colourfulness_change: float = Field(
+        default=5.0, gt=0, description="Of images that were not colourised; up or down."
+    )
+    exclude: list[GuardName] = Field(
+        default=["age", "identity"],
+        description="Guards whose flags keep an output from training; the others only tell.",
+    )
+    exclude_flagged: bool = Field(
+        default=True, description="Outputs that a guard in exclude flagged do not reach training."
+    )
+
+    def excluding(self) -> list[GuardName]:
+        """Return the guards that keep outputs from training, none with exclude_flagged=false."""
+        return self.exclude if self.exclude_flagged else []

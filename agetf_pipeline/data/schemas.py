@@ -192,15 +192,24 @@ ENHANCED_AGES = TableSpec(
             _field("image_id", pa.string(), required=True),
             _field("enhanced_sha256", pa.string(), required=True),
             _field("label_version", pa.string(), required=True),
+            _field("identity_version", pa.string()),  # null: no identity model is configured
+            _field("guards_version", pa.string(), required=True),
             _field("age_before_years", pa.float32()),
             _field("age_after_years", pa.float32()),
             _field("age_shift_years", pa.float32()),
-            _field("flagged", pa.bool_(), required=True),  # the shift passes the threshold
-            _field("reason", pa.string()),
+            _field("identity_similarity", pa.float32()),  # cosine
+            _field("identity_alignment", pa.string()),  # eyes, window, whole
+            _field("sharpness_ratio", pa.float32()),  # over the original at the same size
+            _field("colourised", pa.bool_()),
+            _field("colourfulness_change", pa.float32()),  # after - before
+            _field("not_compared", pa.string()),  # what is null, and why
+            _field("flags", pa.list_(pa.string()), required=True),  # guards that failed
+            _field("flagged", pa.bool_(), required=True),  # any of them
+            _field("reason", pa.string()),  # of the flags
         ]
     ),
     ("image_id",),
-    "The mixture's age before and after enhancement.",
+    "The guards after enhancement: age, identity, sharpness and colour, before and after.",
 )
 
 CAPTIONS = TableSpec(

@@ -48,6 +48,10 @@ def _null_without_reason(column: str) -> pl.Expr:
     return pl.col(column).is_null() & pl.col("reason").is_null()
 
 
+def _flagged_by(guard: str) -> pl.Expr:
+    return pl.col("flags").list.contains(guard)
+
+
 _NOT_OK = pl.col("status") != "ok"
 
 RULES: dict[str, tuple[Rule, ...]] = {
@@ -195,11 +199,51 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "enhanced_ages": (
-        Rule("age_kept", "Enhancement leaves the age alone", pl.col("flagged"), "warning", 0.2),
+        Rule("age_kept", "Enhancement leaves the age alone", _flagged_by("age"), "warning", 0.2),
+        Rule(
+            "identity_kept",
+            "Enhancement leaves the person alone",
+            _flagged_by("identity"),
+            "warning",
+            0.05,
+            pl.col("identity_similarity").is_not_null(),
+        ),
+        Rule(
+            "sharpness_kept", "Enhancement does not blur", _flagged_by("sharpness"), "warning", 0.1
+        ),
+        Rule("colour_kept", "Enhancement keeps colour", _flagged_by("colour"), "warning", 0.1),
+        Rule(
+            "similarity_in_range",
+            "Cosines lie in -1 to 1",
+            _outside("identity_similarity", -1, 1),
+        ),
+        Rule(
+            "sharpness_ratio_in_range",
+            "Ratios of sharpness are finite and not negative",
+            ~pl.col("sharpness_ratio").is_finite() | (pl.col("sharpness_ratio") < 0),
+        ),
+        Rule(
+            "flag_explained",
+            "A flag says why",
+            pl.col("flagged") & pl.col("reason").is_null(),
+        ),
+        Rule(
+            "flags_agree",
+            "An image is flagged where a guard flags it",
+            pl.col("flagged") != (pl.col("flags").list.len() > 0),
+        ),
         Rule(
             "unknown_explained",
-            "An age that could not be compared says why",
-            _null_without_reason("age_shift_years"),
+            "What could not be compared says why",
+            pl.any_horizontal(
+                pl.col(
+                    "age_shift_years",
+                    "identity_similarity",
+                    "sharpness_ratio",
+                    "colourfulness_change",
+                ).is_null()
+            )
+            & pl.col("not_compared").is_null(),
         ),
     ),
     "captions": (

@@ -32,7 +32,7 @@ from agetf_pipeline.data.tables import (
 from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "assemble"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 _SPLITS = ("train", "val", "test")
 
 
@@ -52,7 +52,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         inputs |= table_hashes(workspace, spec, partitions)
     settings = {
         "assemble": config.assemble.settings(),
-        "exclude_flagged": config.recheck.exclude_flagged,
+        "excluding_guards": sorted(config.recheck.excluding()),
     }
 
     def work() -> StageReport:
@@ -82,15 +82,16 @@ def _assemble(config: PipelineConfig, workspace: Workspace, partitions: list[str
     rows = pl.concat(frames)
     rows, repeated = _without_repeats(rows)
     messages += repeated
+    guards = ", ".join(config.recheck.excluding())
     if num_flagged:
         messages.append(
-            f"{num_flagged} enhanced images are not used: enhancement changed their age "
-            "(recheck.exclude_flagged); training reads their originals"
+            f"{num_flagged} enhanced images are not used: a guard flagged them ({guards}; "
+            "recheck.exclude); training reads their originals"
         )
     if num_unchecked:
         messages.append(
-            f"{num_unchecked} enhanced images are not used: their age was not compared with the "
-            "original's. Run the stage 'recheck', or set recheck.exclude_flagged=false"
+            f"{num_unchecked} enhanced images are not used: they were not compared with their "
+            f"originals ({guards}). Run the stage 'recheck', or set recheck.exclude_flagged=false"
         )
     manifest = _with_splits(config, rows)
     _check_enough(config, manifest, workspace, partitions)
@@ -189,26 +190,24 @@ def _usable_enhanced(
     config: PipelineConfig, workspace: Workspace, partition: str, kept: pl.DataFrame
 ) -> tuple[pl.DataFrame, int, int]:
     """Return image_id and enhanced_path of usable outputs; how many are unchecked, and flagged."""
+    from agetf_pipeline.enhance.guards import is_excluded, is_unjudged
+
     made = (
         _read(workspace, ENHANCED, partition)
         .filter((pl.col("status") == "ok") & pl.col("enhanced_path").is_not_null())
         .join(kept.select("image_id"), on="image_id", how="semi")
         .select("image_id", "enhanced_path", "enhanced_sha256")
     )
-    if not config.recheck.exclude_flagged:
-        return made.drop("enhanced_sha256"), 0, 0
-    ages = _read(workspace, ENHANCED_AGES, partition)
     # Matched by the output's hash too: a check of an older output says nothing about this one.
     checked = made.join(
-        ages.select("image_id", "enhanced_sha256", "age_shift_years", "flagged"),
-        on=["image_id", "enhanced_sha256"],
-        how="left",
+        _read(workspace, ENHANCED_AGES, partition), on=["image_id", "enhanced_sha256"], how="left"
     )
-    unknown = pl.col("age_shift_years").is_null()
-    flagged = checked.filter(pl.col("flagged") & ~unknown)
-    usable = checked.filter(~pl.col("flagged") & ~unknown)
-    num_unchecked = checked.height - flagged.height - usable.height
-    return usable.select("image_id", "enhanced_path"), num_unchecked, flagged.height
+    checked = checked.with_columns(
+        flagged=is_excluded(config.recheck), unchecked=is_unjudged(config.recheck)
+    )
+    usable = checked.filter(~pl.col("flagged") & ~pl.col("unchecked"))
+    num_unchecked, num_flagged = (int(checked[name].sum()) for name in ("unchecked", "flagged"))
+    return usable.select("image_id", "enhanced_path"), num_unchecked, num_flagged
 
 
 def _without_repeats(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:

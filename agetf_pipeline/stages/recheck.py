@@ -1,47 +1,67 @@
-"""Read ages again after enhancement: a picture that became older or younger is flagged.
+"""The guards after enhancement: is it still as old, still the same person, as sharp, as coloured?
 
-Reads the tables `enhanced`, `labels` and `images` of one CAF shard, the experts and the mixture's
-calibration. Writes the table `enhanced_ages`. The age before is the mixture's label of the
-original; the age after is the same mixture's reading of the enhanced file. A copy whose pixels were
-not touched keeps its age: the experts would read the same pixels.
+Reads the tables `enhanced`, `labels` and `images` of one CAF shard and the pictures before and
+after, the experts, the mixture's calibration, and the identity model where one is configured.
+Writes the table `enhanced_ages` (what was measured, the flags, and why), and for a person, in
+`stats/recheck/<partition>/`: the distributions with their thresholds, the flagged images ranked,
+and a contact sheet of them.
+
+The age before is the mixture's label of the original; the age after is the same mixture's reading
+of the enhanced file. A copy whose pixels were not touched keeps everything: networks would see the
+same pixels. What was measured is kept: a threshold that moves changes verdicts, an identity model
+that is added reads identities, and no age is read twice.
+
+The values stand in this stage's table, never in the sidecars, which are the stage enhance's:
+whoever audits a shard reads both.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.core.devices import set_num_threads
-from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.devices import resolve_device, set_num_threads
+from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.schemas import ENHANCED, ENHANCED_AGES, IMAGES, LABELS
-from agetf_pipeline.data.tables import read_table, table_hashes, table_path, to_frame
+from agetf_pipeline.data.tables import (
+    empty_frame,
+    read_table,
+    table_hashes,
+    table_path,
+    to_frame,
+)
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
+    from agetf_pipeline.enhance.identity import IdentityModel
     from agetf_pipeline.experts.base import AgeExpert
     from agetf_pipeline.moe.calibration import Calibration
 
 STAGE = "recheck"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 _TOUCHED = (
     pl.col("colourised")
     | pl.col("super_resolved")
     | (pl.col("input_width_px") != pl.col("output_width_px"))
     | (pl.col("input_height_px") != pl.col("output_height_px"))
 )
+_MAX_REASONS = 3
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
-    """Bring the ages after enhancement of one CAF shard up to date.
+    """Bring the guards' table of one CAF shard up to date.
 
     Raises:
         StageError: The partition is no CAF shard.
         DataError: A table or the calibration that this reads is absent.
-        WeightsError: The weights of an expert are absent or do not fit.
+        WeightsError: The weights of an expert or of the identity model are absent, unverified or
+            do not fit.
     """
     from agetf_pipeline.experts.load import weights_hash
 
@@ -58,8 +78,12 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         inputs["calibration"] = hash_file(calibration)
     experts = sorted(config.train_experts.experts)
     inputs |= {f"weights/{name}": weights_hash(config, workspace, name) for name in experts}
+    if (identity := identity_path(config, workspace)) is not None:
+        inputs["weights/identity"] = hash_file(identity) if identity.is_file() else "absent"
+    section = config.recheck.settings()
+    section.pop("identity_weights")  # where they lie does not matter, only what they are
     settings = {
-        "recheck": config.recheck.settings(),
+        "recheck": section,
         "relabel": config.relabel.settings(),
         "experts": {name: config.train_experts.experts[name].settings() for name in experts},
     }
@@ -82,34 +106,49 @@ def calibration_path(config: PipelineConfig, workspace: Workspace) -> Path:
     return workspace.models / "moe" / "calibration.json"
 
 
+def identity_path(config: PipelineConfig, workspace: Workspace) -> Path | None:
+    """Return the weights of the guard's identity model, None where none is configured."""
+    given = config.recheck.identity_weights
+    return None if given is None else workspace.root / given
+
+
 def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
+    from agetf_pipeline.enhance.guard_measures import measure_pictures
+    from agetf_pipeline.enhance.guard_rows import is_measured, measured_row, with_known
+    from agetf_pipeline.enhance.guards import judge
     from agetf_pipeline.experts.load import load_experts
     from agetf_pipeline.moe.calibration import load_calibration
 
     set_num_threads(config.runtime.num_threads)
     calibration = load_calibration(calibration_path(config, workspace))
-    experts = load_experts(config, workspace)
+    model = _identity_model(config, workspace)
+    images = read_table(workspace, IMAGES, [partition])
     enhanced = read_table(workspace, ENHANCED, [partition]).filter(pl.col("status") == "ok")
     labels = read_table(workspace, LABELS, [partition])
-    images = read_table(workspace, IMAGES, [partition])
-    before = labels.select("image_id", "label_version", age_before="age_years", why="reason")
-    wanted = enhanced.select("image_id", "enhanced_sha256", "enhanced_path", touched=_TOUCHED).join(
-        before, on="image_id"
-    )
-    limit = config.recheck.max_age_shift_years
+    wanted = _wanted(enhanced, labels, images, model)
+    stored = _stored(workspace, partition)
+    # Loaded when the first age has to be read: after a change of thresholds there is none.
+    experts = functools.cache(lambda: load_experts(config, workspace))
 
     def compute(chunk: pl.DataFrame) -> pl.DataFrame:
-        after = _read_after(config, workspace, experts, calibration, chunk, images)
+        known = with_known(chunk, stored, model is not None)
+        touched = known.filter("touched")
+        unread = touched.filter(pl.col("age_after_years").is_null())
+        ages = _read_after(config, workspace, experts, calibration, unread, images)
+        unmeasured = touched.filter(~is_measured())
+        pixels = measure_pictures(workspace, unmeasured.to_dicts(), model)
         rows = [
-            _row(image, after.get(image["image_id"]), limit)
-            for image in chunk.iter_rows(named=True)
+            measured_row(row, ages.get(row["image_id"]), pixels.get(row["image_id"]))
+            for row in known.iter_rows(named=True)
         ]
-        return to_frame(rows, ENHANCED_AGES)
+        measured = to_frame(rows, ENHANCED_AGES)
+        return measured.with_columns(judge(measured, config.recheck).drop("severity"))
 
     def is_current(rows: pl.DataFrame) -> pl.Series:
-        # A changed threshold changes verdicts; what could not be read is tried again.
-        same = pl.col("flagged") == (pl.col("age_shift_years").abs() > limit)
-        return rows.select(same.fill_null(False)).to_series()
+        # What could not be measured is tried again; a changed threshold changes verdicts.
+        settled = rows.select(is_measured() & pl.col("age_after_years").is_not_null()).to_series()
+        verdicts = judge(rows, config.recheck)
+        return settled & (verdicts["reason"].eq_missing(rows["reason"]))
 
     result = update_table(
         workspace,
@@ -121,8 +160,9 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
         f"recheck {partition}",
         is_current,
     )
-    report = _report(workspace, partition, limit)
+    report = _report(config, workspace, partition, enhanced, images)
     report.counts.update(num_reused=result.num_reused, num_computed=result.num_computed)
+    report.messages.extend(_about_model(workspace, model))
     if unlabelled := enhanced.height - wanted.height:
         report.messages.append(
             f"{unlabelled} enhanced image(s) have no row in the table 'labels': run relabel"
@@ -130,33 +170,95 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     return report
 
 
+def _identity_model(config: PipelineConfig, workspace: Workspace) -> "IdentityModel | None":
+    from agetf_pipeline.checkpoints import require_verified
+    from agetf_pipeline.enhance.identity import load_identity_model
+
+    path = identity_path(config, workspace)
+    if path is None:
+        return None
+    require_verified(path, workspace, config.runtime)
+    return load_identity_model(path, resolve_device(config.runtime.device))
+
+
+def _about_model(workspace: Workspace, model: "IdentityModel | None") -> list[str]:
+    from agetf_pipeline.enhance.guard_measures import NO_MODEL
+    from agetf_pipeline.enhance.identity import is_the_evaluations
+
+    if model is None:
+        return [f"identity was not compared: {NO_MODEL}"]
+    messages = [f"identity was compared by {model.architecture}, trained on {model.trained_on}"]
+    if is_the_evaluations(model, workspace):
+        messages.append(
+            "the identity model is the one that evaluation measures with: its figures on images "
+            "that this guard let through flatter. Name another in recheck.identity_weights"
+        )
+    return messages
+
+
+def _wanted(
+    enhanced: pl.DataFrame,
+    labels: pl.DataFrame,
+    images: pl.DataFrame,
+    model: "IdentityModel | None",
+) -> pl.DataFrame:
+    """One row per labelled output: what makes a stored row stale, and where the pictures are."""
+    from agetf_pipeline.enhance.guards import GUARDS_VERSION
+
+    before = labels.select(
+        "image_id", "label_version", age_before_years="age_years", why_no_age="reason"
+    )
+    change = pl.col("colourfulness_after") - pl.col("colourfulness_before")
+    return (
+        enhanced.select(
+            "image_id",
+            "enhanced_sha256",
+            "enhanced_path",
+            "colourised",
+            touched=_TOUCHED,
+            colourfulness_change=change.cast(pl.Float32),
+            identity_version=pl.lit(model and model.version, pl.String),
+            guards_version=pl.lit(GUARDS_VERSION),
+        )
+        .join(before, on="image_id")
+        .join(images.select("image_id", "face_path"), on="image_id")
+    )
+
+
+def _stored(workspace: Workspace, partition: str) -> pl.DataFrame:
+    """What was measured before; nothing where there is no table, or one of other columns."""
+    if not table_path(workspace, ENHANCED_AGES, partition).exists():
+        return empty_frame(ENHANCED_AGES)
+    try:
+        return read_table(workspace, ENHANCED_AGES, [partition])
+    except DataError:  # update_table makes it again
+        return empty_frame(ENHANCED_AGES)
+
+
 def _read_after(
     config: PipelineConfig,
     workspace: Workspace,
-    experts: "list[AgeExpert]",
+    experts: "Callable[[], list[AgeExpert]]",
     calibration: "Calibration",
-    chunk: pl.DataFrame,
+    unread: pl.DataFrame,
     images: pl.DataFrame,
 ) -> dict[str, tuple[float | None, str | None]]:
-    """The mixture's age of each touched file, or why there is none."""
+    """The mixture's age of each enhanced file, or why there is none."""
     from agetf_pipeline.experts.batching import batch_sizes
     from agetf_pipeline.experts.faces import load_readable_faces
     from agetf_pipeline.experts.predict import read_faces
     from agetf_pipeline.moe.labels import label_predictions
 
-    touched = chunk.filter("touched")
-    if not touched.height:
+    if not unread.height:
         return {}
     size_px = max(expert.input_px for expert in config.train_experts.experts.values())
-    faces_NHWC, reasons = load_readable_faces(
-        workspace, touched["enhanced_path"].to_list(), size_px
-    )
-    ids = touched["image_id"].to_list()
+    faces_NHWC, reasons = load_readable_faces(workspace, unread["enhanced_path"].to_list(), size_px)
+    ids = unread["image_id"].to_list()
     after: dict[str, tuple[float | None, str | None]] = {
         image_id: (None, reason) for image_id, reason in zip(ids, reasons, strict=True)
     }
     readable = [image_id for image_id, (_, reason) in after.items() if reason is None]
-    predictions = read_faces(experts, faces_NHWC, readable, batch_sizes(config))
+    predictions = read_faces(experts(), faces_NHWC, readable, batch_sizes(config))
     about = images.filter(pl.col("image_id").is_in(readable))
     labels = label_predictions(predictions, about, calibration, config.relabel)
     for label in labels.iter_rows(named=True):
@@ -164,62 +266,92 @@ def _read_after(
     return after
 
 
-def _row(image: dict, after: tuple[float | None, str | None] | None, limit: float) -> dict:
-    age_before = image["age_before"]
-    # No reading: the pixels are those of the original.
-    age_after, why = (age_before, None) if after is None else after
-    shift, reason = None, None
-    if age_before is None:
-        reason = f"no age before: {image['why'] or 'the mixture gave none'}"
-    elif age_after is None:
-        reason = f"no age after: {why or 'the mixture gave none'}"
-    else:
-        shift = age_after - age_before
-    flagged = shift is not None and abs(shift) > limit
-    if flagged and shift is not None:
-        reason = f"the age moved by {shift:+.1f} years, more than {limit:g}"
-    return {
-        "image_id": image["image_id"],
-        "enhanced_sha256": image["enhanced_sha256"],
-        "label_version": image["label_version"],
-        "age_before_years": age_before,
-        "age_after_years": age_after,
-        "age_shift_years": shift,
-        "flagged": flagged,
-        "reason": reason,
-    }
+def _report(
+    config: PipelineConfig,
+    workspace: Workspace,
+    partition: str,
+    enhanced: pl.DataFrame,
+    images: pl.DataFrame,
+) -> StageReport:
+    from agetf_pipeline.enhance.guard_report import mean_figures
+    from agetf_pipeline.enhance.guards import GUARDS, is_excluded, judge
 
-
-def _report(workspace: Workspace, partition: str, limit: float) -> StageReport:
     rows = read_table(workspace, ENHANCED_AGES, [partition])
-    touched = read_table(workspace, ENHANCED, [partition]).filter(_TOUCHED).select("image_id")
-    shifts = rows.join(touched, on="image_id").drop_nulls("age_shift_years")["age_shift_years"]
-    num_flagged = rows.filter("flagged").height
-    unread = rows.filter(pl.col("age_shift_years").is_null())
-    messages = []
-    if num_flagged:
-        messages.append(
-            f"{num_flagged} image(s) moved by more than {limit:g} years and are flagged; with "
-            "recheck.exclude_flagged their enhanced copies do not reach training"
-        )
-    reasons = unread.group_by("reason").len().sort("reason").head(3)
-    messages += [
-        f"{row['len']} image(s) without a shift: {row['reason']}"
-        for row in reasons.iter_rows(named=True)
-    ]
-    figures = {
-        "mean_age_shift_years": _rounded(shifts.mean()),
-        "mean_abs_age_shift_years": _rounded(shifts.abs().mean()),
+    rows = rows.with_columns(
+        judge(rows, config.recheck)["severity"], excluded=is_excluded(config.recheck)
+    )
+    pictures = enhanced.select(
+        "image_id", "enhanced_path", "decision", touched=_TOUCHED.fill_null(False)
+    ).join(images.select("image_id", "face_path"), on="image_id")
+    rows = rows.join(pictures, on="image_id", maintain_order="left")
+    touched = rows.filter("touched")
+    by_guard = {
+        f"num_flagged_{guard}": int(rows["flags"].list.contains(guard).sum()) for guard in GUARDS
     }
     counts = {
         "num_images": rows.height,
-        "num_read": shifts.len(),
-        "num_flagged": num_flagged,
-        "num_without_shift": unread.height,
+        "num_read": touched["age_shift_years"].count(),
+        "num_flagged": rows.filter("flagged").height,
+        **by_guard,
+        "num_excluded": rows.filter("excluded").height,
+        "num_without_shift": rows["age_shift_years"].null_count(),
+        "num_identity_compared": touched["identity_similarity"].count(),
+        "num_aligned_by_eyes": touched.filter(pl.col("identity_alignment") == "eyes").height,
     }
-    outputs = {"enhanced_ages": workspace.relative(table_path(workspace, ENHANCED_AGES, partition))}
-    return StageReport(STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages)
+    return StageReport(
+        STAGE,
+        counts=counts,
+        figures=mean_figures(touched),
+        outputs=_write_outputs(config, workspace, partition, rows),
+        messages=_messages(config, rows, by_guard),
+    )
 
 
-def _rounded(value: object) -> float | None:
-    return round(value, 4) if isinstance(value, float) else None
+def _messages(config: PipelineConfig, rows: pl.DataFrame, by_guard: dict[str, int]) -> list[str]:
+    messages = []
+    if num_flagged := rows.filter("flagged").height:
+        by = ", ".join(
+            f"{name.removeprefix('num_flagged_')} {count}" for name, count in by_guard.items()
+        )
+        messages.append(
+            f"{num_flagged} image(s) are flagged (by {by}); the enhanced copies of "
+            f"{rows.filter('excluded').height} do not reach training (recheck.exclude is "
+            f"{config.recheck.excluding()})"
+        )
+    unread = rows.filter(pl.col("age_shift_years").is_null())
+    reasons = unread.group_by(why=pl.col("not_compared").str.split("; ").list.first()).len()
+    return messages + [
+        f"{row['len']} image(s) without a shift: {row['why']}"
+        for row in reasons.sort("why").head(_MAX_REASONS).iter_rows(named=True)
+    ]
+
+
+def _write_outputs(
+    config: PipelineConfig, workspace: Workspace, partition: str, rows: pl.DataFrame
+) -> dict[str, str]:
+    """Write what a person looks at; `rows` of the table with severity, excluded and paths."""
+    from agetf_pipeline.enhance.guard_report import (
+        plot_guards,
+        rank_flagged,
+        write_flagged_csv,
+        write_flagged_sheet,
+    )
+
+    folder = workspace.stats / "recheck" / partition
+    faces = "synthetic faces" if config.synthesize.enabled else partition
+    ranked = rank_flagged(rows)
+    outputs = {
+        "enhanced_ages": table_path(workspace, ENHANCED_AGES, partition),
+        "guards": folder / "guards.png",
+        "flagged_csv": folder / "flagged.csv",
+    }
+    plot_guards(outputs["guards"], rows.filter("touched"), config.recheck, faces)
+    write_flagged_csv(outputs["flagged_csv"], ranked)
+    sheet = folder / "flagged.jpg"
+    sheet.unlink(missing_ok=True)
+    if ranked.height:
+        write_flagged_sheet(
+            workspace, sheet, f"{partition}: flagged after enhancement ({faces})", ranked
+        )
+        outputs["flagged_sheet"] = sheet
+    return {name: workspace.relative(path) for name, path in outputs.items()}

@@ -149,8 +149,9 @@ def _caf_rows(workspace: Workspace) -> pl.DataFrame:
     caf = [name for name in list_partitions(workspace, ENHANCED) if is_caf(name)]
     partitions = _table(workspace, IMAGES, caf).select("image_id", "partition")
     ages = _table(workspace, ENHANCED_AGES, caf).select(
-        "image_id", "age_before_years", "age_after_years", "age_shift_years", "flagged"
-    )
+        "image_id", "age_before_years", "age_after_years", "age_shift_years",
+        flagged=pl.col("flags").list.contains("age"),
+    )  # fmt: skip
     return (
         _table(workspace, ENHANCED, caf)
         .drop("sidecar_path")

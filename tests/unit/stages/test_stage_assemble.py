@@ -108,8 +108,8 @@ def test_enhanced_images_are_used_unless_flagged_or_unchecked(filtered, tmp_path
     for image_id in (flagged, unchecked, other_output, failed):
         assert paths[image_id] is None
     text = " ".join(report.messages)
-    assert "1 enhanced images are not used: enhancement changed their age" in text
-    assert "2 enhanced images are not used: their age was not compared" in text
+    assert "1 enhanced images are not used: a guard flagged them (age, identity" in text
+    assert "2 enhanced images are not used: they were not compared" in text
     captioned = manifest.filter("has_caption")["image_id"].to_list()
     assert captioned == [used]
     lenient = PipelineConfig(recheck=RecheckConfig(exclude_flagged=False))
@@ -136,11 +136,13 @@ def _with_enhancement(filtered, folder):
         | {"image_id": failed, "status": "failed", "settings_version": "v"}
     )
     ages = [
-        {"image_id": image_id, "label_version": "v", "age_before_years": 20.0,
+        dict.fromkeys(ENHANCED_AGES.schema.names)
+        | {"image_id": image_id, "label_version": "v", "age_before_years": 20.0,
          "enhanced_sha256": "older" if image_id == other_output else "h",
          "age_after_years": 30.0 if image_id == flagged else 20.5,
          "age_shift_years": 10.0 if image_id == flagged else 0.5,
-         "flagged": image_id == flagged, "reason": None}
+         "guards_version": "1", "flags": ["age", "colour"] if image_id == flagged else ["colour"],
+         "flagged": True}
         for image_id in (used, flagged, other_output)
     ]  # fmt: skip
     captions = [
