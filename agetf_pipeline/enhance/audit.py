@@ -102,6 +102,9 @@ def _audit(workspace: Workspace, partition: str) -> Iterator[Finding]:
             if image_id not in known:
                 yield Finding("gap", image_id, path, "a row in the table", "none")
     yield from _check_folder(workspace, folder, names, copied)
+    if copied and not num_parts and CONTACT_SHEET not in names:
+        sheet = workspace.relative(folder / CONTACT_SHEET)
+        yield Finding("sheet_missing", None, sheet, "a contact sheet", "nothing")
 
 
 def _read_images(workspace: Workspace, partition: str) -> pl.DataFrame:
@@ -201,7 +204,7 @@ def _original(workspace: Workspace, path: str) -> Path:
 def _check_folder(
     workspace: Workspace, folder: Path, names: list[str], copied: set[str]
 ) -> Iterator[Finding]:
-    """Yield files that no row knows, and a contact sheet that is not there."""
+    """Yield files that no row knows."""
     for name in names:
         path = workspace.relative(folder / name)
         if _is_temporary(name):
@@ -212,9 +215,6 @@ def _check_folder(
                 yield Finding("orphan", image_id, path, "a row that knows it", "none")
         elif name != CONTACT_SHEET:
             yield Finding("foreign_file", None, path, "files of the stage alone", name)
-    if copied and CONTACT_SHEET not in names:
-        sheet = workspace.relative(folder / CONTACT_SHEET)
-        yield Finding("sheet_missing", None, sheet, "a contact sheet", "nothing")
 
 
 def _is_temporary(name: str) -> bool:
