@@ -16,16 +16,18 @@ import numpy as np
 import polars as pl
 
 from agetf_pipeline.core.contact_sheet import Tile, draw_sheet
+from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import write_bytes
 from agetf_pipeline.core.hashing import hash_bytes
 from agetf_pipeline.core.workspace import Workspace, shard_of
+from agetf_pipeline.data.images import read_rgb
 from agetf_pipeline.enhance.findings import check_copy
 from agetf_pipeline.enhance.sidecar import write_sidecar
 
 CONTACT_SHEET = "contact_sheet.jpg"
 _OUTPUT_NAME = re.compile(r"[0-9a-f]{64}\.(png|json)")
 _SHEET_PAIRS = 24
-_SHEET_COLUMNS = 4
+_SHEET_COLUMNS = 2
 
 
 def enhanced_folder(workspace: Workspace, partition: str) -> Path:
@@ -128,23 +130,23 @@ def _remark(source: str) -> str | None:
 def write_contact_sheet(workspace: Workspace, folder: Path, title: str, rows: pl.DataFrame) -> None:
     """Write a sheet of originals beside their enhanced copies; changed images come first.
 
+    Each pair is shown twice: whole, and a detail, in which sharpness can be judged.
+
     Args:
         workspace: The workspace.
         folder: Of the shard.
         title: Above the sheet.
-        rows: Rows of `enhanced` with status ok, joined with `face_path` of the originals.
+        rows: Rows of `enhanced` with status ok, joined with `face_path` of the originals. A file
+            that cannot be read leaves an empty cell.
     """
-    tiles = [
-        Tile(
-            [_read(workspace.resolve(row[name])) for name in ("face_path", "enhanced_path")],
-            (
-                _what(row),
-                f"{row['input_width_px']} -> {row['output_width_px']} px   {row['image_id'][:8]}",
-            ),
-        )
-        for row in _choose(rows)
-    ]
-    sheet = draw_sheet(title, tiles, _SHEET_COLUMNS)
+    tiles = []
+    for row in _choose(rows):
+        pair = [_read(workspace.resolve(row[name])) for name in ("face_path", "enhanced_path")]
+        details = [None if picture is None else _detail(picture) for picture in pair]
+        size = f"{row['input_width_px']} -> {row['output_width_px']} px"
+        tiles.append(Tile([*pair, *details], (_what(row), f"{size}   {row['image_id'][:8]}")))
+    subtitle = "each: original, enhanced; then the same detail of both"
+    sheet = draw_sheet(title, tiles, _SHEET_COLUMNS, subtitle)
     bgr = np.ascontiguousarray(sheet[:, :, ::-1])
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
     write_bytes(folder / CONTACT_SHEET, data.tobytes())
@@ -168,8 +170,16 @@ def _what(row: dict) -> str:
     return (" + ".join(done) or "passed through").replace("super_resolved", "super-resolved")
 
 
-def _read(path: Path) -> np.ndarray:
-    from PIL import Image
+def _detail(rgb: np.ndarray) -> np.ndarray:
+    """Return a square of a third of the shorter side, above the middle, where a face's eyes are."""
+    height, width = rgb.shape[:2]
+    side = max(1, round(min(height, width) / 3))
+    top, left = round(0.42 * height - side / 2), round(0.5 * width - side / 2)
+    return rgb[max(0, top) : max(0, top) + side, max(0, left) : max(0, left) + side]
 
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        return read_rgb(path)
+    except DataError:
+        return None

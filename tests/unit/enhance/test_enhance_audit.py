@@ -19,7 +19,7 @@ from agetf_pipeline.data.schemas import ENHANCED, IMAGES
 from agetf_pipeline.data.tables import read_table, table_path, write_table
 from agetf_pipeline.enhance.audit import audit_partition
 from agetf_pipeline.enhance.findings import ERRORS, NOTES, Finding
-from agetf_pipeline.enhance.outputs import enhanced_folder
+from agetf_pipeline.enhance.outputs import CONTACT_SHEET, enhanced_folder
 from agetf_pipeline.enhance.sidecar import write_sidecar
 from agetf_pipeline.stages import enhance
 
@@ -151,6 +151,12 @@ def test_originals_that_are_gone_or_altered_are_found(workspace):
     assert found["original_missing"].image_id == digest
     assert found["original_missing"].path == workspace.relative(first)
     assert found["original_altered"].found == hash_file(second)
+    # The stage leaves the copies alone, and the sheet an empty cell.
+    pictures = pictures_of(workspace)
+    (enhanced_folder(workspace, PARTITION) / CONTACT_SHEET).unlink()
+    rerun(workspace)
+    assert pictures_of(workspace) == pictures
+    assert sorted(kinds(workspace)) == sorted(found)
 
 
 def test_a_face_image_is_checked_where_it_is_another_file(workspace):
