@@ -1,4 +1,4 @@
-"""The age before and after enhancement."""
+"""The guards after enhancement: age, identity, sharpness and colour, before and after."""
 
 from assets.checking import table_check
 from assets.running import stage_asset
@@ -8,7 +8,7 @@ caf_enhanced_ages = stage_asset(
     "recheck",
     deps=["caf_enhanced", "moe_labels"],
     group="enhancement",
-    cost="One pass of every expert over every new enhanced face.",
+    cost="One pass of every expert, and of the identity model if any, over new enhanced faces.",
     over="shards",
     gpu=True,
     kinds={"pytorch", "parquet"},
