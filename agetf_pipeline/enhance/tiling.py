@@ -3,6 +3,9 @@
 A network's output near a tile's edge lacks context. The outer `halo_px` of every inner edge are
 therefore thrown away, and over the next `feather_px` one tile fades into its neighbour. Edges that
 are edges of the image keep everything. All tiles of an image have one size, so that they batch.
+
+Tiles are joined strip by strip: as soon as the next row of tiles begins, everything above it is
+final and is handed out, and only what that row still blends into stays in float.
 """
 
 import math
@@ -10,10 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from agetf_pipeline.core.errors import ConfigError
+
+_INPUT_BYTES_PER_PX = 3 + 2 * 3 * 4
+"""A tile's pixels as they were, as floats, and divided by 255."""
+_ALLOCATOR = 1.15
+"""What the process takes for what is asked of it: blocks do not fit the gaps that others leave."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def join_tiles(tiles_NCHW: Tensor, plan: TilePlan, scale: int = 1) -> Tensor:
     Returns:
         float (C, scale * height, scale * width).
     """
-    return _join(iter([tiles_NCHW]), plan, scale)
+    return _whole(_strips(iter([tiles_NCHW]), plan, scale), plan, scale)
 
 
 def run_tiled(
@@ -103,11 +112,11 @@ def run_tiled(
     scale: int,
     batch_size: int,
 ) -> Tensor:
-    """Run a network over an image tile by tile; only `batch_size` tiles are in memory at a time.
+    """Run a network over an image tile by tile; the result is held in float, whole.
 
     Args:
-        network: float (N, C, h, w) to float (N, C', scale * h, scale * w).
-        image_CHW: float.
+        network: (N, C, h, w) to float (N, C', scale * h, scale * w).
+        image_CHW: Of any type that the network takes.
         plan: From `plan_tiles` for this image.
         scale: Of the network.
         batch_size: Tiles a call.
@@ -115,36 +124,173 @@ def run_tiled(
     Returns:
         float (C', scale * height, scale * width).
     """
-
-    def outputs() -> Iterator[Tensor]:
-        for start in range(0, len(plan.corners), batch_size):
-            corners = plan.corners[start : start + batch_size]
-            yield network(torch.stack([_cut(image_CHW, plan, corner) for corner in corners]))
-
-    return _join(outputs(), plan, scale)
+    outputs = _outputs(network, image_CHW, plan, batch_size)
+    return _whole(_strips(outputs, plan, scale), plan, scale)
 
 
-def _join(batches: Iterator[Tensor], plan: TilePlan, scale: int) -> Tensor:
-    total = weights = None
-    corners = iter(plan.corners)
+def run_tiled_uint8(
+    network: Callable[[Tensor], Tensor],
+    image_CHW: Tensor,
+    plan: TilePlan,
+    scale: int,
+    batch_size: int,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Run a network over an image tile by tile, in memory that `tile_px_for` foresees.
+
+    Args:
+        network: (N, C, h, w) to float (N, 3, scale * h, scale * w), 0 to 1; clipped beyond.
+        image_CHW: Of any type that the network takes. uint8 saves memory where the network, or a
+            function around it, divides by 255.
+        plan: From `plan_tiles` for this image.
+        scale: Of the network.
+        batch_size: Tiles a call.
+        out: Where to write, for example a memory map: uint8 (scale * height, scale * width, 3).
+
+    Returns:
+        `out`, or a new array of that shape: the clipped and rounded values of `run_tiled`.
+    """
+    if out is None:
+        out = np.empty((scale * plan.height, scale * plan.width, 3), np.uint8)
+    row = 0
+    for strip_CHW in _strips(_outputs(network, image_CHW, plan, batch_size), plan, scale):
+        eight_bits = strip_CHW.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
+        out[row : row + eight_bits.shape[1]] = eight_bits.permute(1, 2, 0).numpy()
+        row += eight_bits.shape[1]
+    return out
+
+
+def tile_px_for(
+    max_memory_mib: float,
+    height: int,
+    width: int,
+    scale: int,
+    network_bytes_per_px: float,
+    halo_px: int,
+    feather_px: int,
+    align_px: int = 1,
+    batch_size: int = 1,
+) -> int:
+    """Return the largest tile with which `run_tiled_uint8` stays within a memory cap.
+
+    Args:
+        max_memory_mib: What super-resolving may take beside what the process holds already; the
+            picture and its enlargement, both uint8, count.
+        height: Of the image.
+        width: Of the image.
+        scale: Of the network.
+        network_bytes_per_px: Of the network's intermediate results at their peak, for each pixel
+            of its input; see `activation_bytes_per_px`.
+        halo_px: As for `plan_tiles`.
+        feather_px: As for `plan_tiles`.
+        align_px: As for `plan_tiles`.
+        batch_size: Tiles a call.
+
+    Returns:
+        Side of a tile in pixels, a multiple of `align_px`, never more than the image needs.
+
+    Raises:
+        ConfigError: Not even tiles without room for anything but a halo would fit.
+    """
+    smallest = -(-(2 * halo_px + feather_px + align_px) // align_px) * align_px
+
+    def needed_mib(tile_px: int) -> float:
+        tile_height, tile_width = min(tile_px, height), min(tile_px, width)
+        tiles = batch_size * tile_height * tile_width * (network_bytes_per_px + _INPUT_BYTES_PER_PX)
+        # In float32: three planes of every tile's result and one of weights; the same of a strip,
+        # a fourth of which is rounded to 8 bits.
+        tiles += 4 * scale**2 * tile_height * tile_width * (3 * batch_size + 1)
+        strip = 5 * 4 * scale**2 * tile_height * width
+        images = 3 * height * width * (1 + scale**2)
+        return _ALLOCATOR * (tiles + strip + images) / 2**20
+
+    largest = max(smallest, -(-max(height, width) // align_px) * align_px)
+    fitting = [
+        px for px in range(smallest, largest + 1, align_px) if needed_mib(px) <= max_memory_mib
+    ]
+    if not fitting:
+        raise ConfigError(
+            f"Expected a memory cap of at least {math.ceil(needed_mib(smallest))} MiB for an image "
+            f"of {width} x {height} px enlarged {scale} times; found {max_memory_mib:g} MiB. Raise "
+            "the cap, or lower enhance.batch_size."
+        )
+    return fitting[-1]
+
+
+def activation_bytes_per_px(channels_per_px: int) -> int:
+    """Return a bound on what a network holds at its peak for each pixel of its input, in bytes.
+
+    Five float32 maps of its widest layer: a convolution's input, its output, what the activation
+    makes of it, and room for how convolutions are computed. Measured on a CPU, fp32, in such maps:
+    RRDBNet x4 3.4 and x2 4.6, SRVGG x4 3.2, the tiny networks up to 5; bf16 takes less than half.
+
+    Args:
+        channels_per_px: Channels of the widest layer for each pixel of the input: a layer of 64
+            channels at four times the input's sides counts 1024.
+    """
+    return 5 * 4 * channels_per_px
+
+
+def _outputs(
+    network: Callable[[Tensor], Tensor], image_CHW: Tensor, plan: TilePlan, batch_size: int
+) -> Iterator[Tensor]:
+    """Batches of tiles after the network."""
+    for start in range(0, len(plan.corners), batch_size):
+        corners = plan.corners[start : start + batch_size]
+        tiles_NCHW = torch.stack([_cut(image_CHW, plan, corner) for corner in corners])
+        with torch.no_grad():
+            output_NCHW = network(tiles_NCHW)
+        yield output_NCHW
+
+
+def _strips(batches: Iterator[Tensor], plan: TilePlan, scale: int) -> Iterator[Tensor]:
+    """Yield the joined result from top to bottom, float (C, rows, scale * width).
+
+    A strip may be changed by who receives it, and is gone once the next one is asked for.
+    """
+    total_CHW = weights_HW = None
+    corners, current = iter(plan.corners), 0
     for batch in batches:
-        for tile_CHW in batch:
+        for tile_CHW in batch.detach():
             top, left = next(corners)
-            if total is None or weights is None:
-                shape = (scale * plan.height, scale * plan.width)
-                total = tile_CHW.new_zeros((tile_CHW.shape[0], *shape))
-                weights = tile_CHW.new_zeros(shape)
-            rows = slice(scale * top, scale * (top + plan.tile_height))
-            columns = slice(scale * left, scale * (left + plan.tile_width))
-            vertical = _ramp(top, plan.tile_height, plan.height, plan, scale)
-            horizontal = _ramp(left, plan.tile_width, plan.width, plan, scale)
-            weight_HW = (vertical[:, None] * horizontal[None, :]).to(tile_CHW)
-            # Where a weight is zero the value is the halo's: it must not even carry a NaN over.
-            total[:, rows, columns] += torch.where(weight_HW > 0, tile_CHW * weight_HW, 0)
-            weights[rows, columns] += weight_HW
-    assert total is not None
-    assert weights is not None
-    return total / weights
+            if total_CHW is None or weights_HW is None:
+                # Half precision would round the sum of what was rounded already.
+                dtype = torch.promote_types(tile_CHW.dtype, torch.float32)
+                shape = (scale * plan.tile_height, scale * plan.width)
+                total_CHW = tile_CHW.new_zeros((tile_CHW.shape[0], *shape), dtype=dtype)
+                weights_HW = tile_CHW.new_zeros(shape, dtype=dtype)
+            if top > current:
+                finished = scale * (top - current)
+                yield total_CHW[:, :finished].div_(weights_HW[:finished])
+                for buffer in (total_CHW, weights_HW[None]):
+                    kept = buffer[:, finished:].clone()
+                    buffer[:, : kept.shape[1]] = kept
+                    buffer[:, kept.shape[1] :] = 0
+                current = top
+            rows, vertical = _kept(top, plan.tile_height, plan.height, plan, scale)
+            columns, horizontal = _kept(left, plan.tile_width, plan.width, plan, scale)
+            weight_HW = torch.outer(vertical.to(weights_HW), horizontal.to(weights_HW))
+            inner_CHW = tile_CHW[:, rows, columns].to(weights_HW.dtype)
+            across = slice(scale * left + columns.start, scale * left + columns.stop)
+            # In place: a tile is large, and no second one of its size is made.
+            total_CHW[:, rows, across].addcmul_(inner_CHW, weight_HW)
+            weights_HW[rows, across] += weight_HW
+    assert total_CHW is not None
+    assert weights_HW is not None
+    yield total_CHW.div_(weights_HW)
+
+
+def _whole(strips: Iterator[Tensor], plan: TilePlan, scale: int) -> Tensor:
+    """Return all strips as one tensor; they are copied, because they do not last."""
+    whole_CHW, row = None, 0
+    for strip_CHW in strips:
+        if whole_CHW is None:
+            shape = (strip_CHW.shape[0], scale * plan.height, scale * plan.width)
+            whole_CHW = strip_CHW.new_empty(shape)
+        whole_CHW[:, row : row + strip_CHW.shape[1]] = strip_CHW
+        row += strip_CHW.shape[1]
+    assert whole_CHW is not None
+    return whole_CHW
 
 
 def _cut(image_CHW: Tensor, plan: TilePlan, corner: tuple[int, int]) -> Tensor:
@@ -162,15 +308,18 @@ def _starts(length: int, tile: int, stride: int, align: int) -> tuple[int, tuple
     return tile, (*starts, last)
 
 
-def _ramp(start: int, tile: int, length: int, plan: TilePlan, scale: int) -> Tensor:
-    """Blending weight along one side of a tile: 0 in the halo, rising over the feather, then 1."""
-    weight = torch.ones(scale * tile, dtype=torch.float64)
+def _kept(start: int, tile: int, length: int, plan: TilePlan, scale: int) -> tuple[slice, Tensor]:
+    """Which part of a tile's side is used, and its blending weights: rising over the feather to 1.
+
+    The halo is cut away, not weighed by zero: it must not even carry a NaN over.
+    """
     halo, feather = scale * plan.halo_px, scale * plan.feather_px
-    rise = torch.cat(
-        [torch.zeros(halo), (torch.arange(feather, dtype=torch.float64) + 1) / (feather + 1)]
-    )[: scale * tile].to(weight)
+    rise = (torch.arange(feather, dtype=torch.float64) + 1) / (feather + 1)
+    part = slice(halo if start > 0 else 0, scale * tile - (halo if start + tile < length else 0))
+    weight = torch.ones(part.stop - part.start, dtype=torch.float64)
+    rise = rise[: weight.numel()]
     if start > 0:
         weight[: rise.numel()] *= rise
     if start + tile < length:
         weight[weight.numel() - rise.numel() :] *= rise.flip(0)
-    return weight
+    return part, weight
