@@ -1,7 +1,7 @@
 """Work done a little ahead, in a thread of its own: decoding while the networks compute."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,7 +9,9 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def map_ahead(function: Callable[[S], T], items: Iterable[S], num_ahead: int = 2) -> Iterator[T]:
+def map_ahead(
+    function: Callable[[S], T], items: Iterable[S], num_ahead: int = 2
+) -> Generator[T, None, None]:
     """Yield `function(item)` of every item in order, computed up to `num_ahead` items ahead.
 
     What is not yet asked for is bounded, however long `items` is. An exception of `function` is

@@ -9,20 +9,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from agetf_pipeline.core.errors import ConfigError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_state, read_state
-from agetf_pipeline.enhance.ddcolor import (
-    DOWNSAMPLING,
-    SIZES,
-    DDColor,
-    fold_spectral_norm,
-    from_published,
-)
+from agetf_pipeline.enhance.ddcolor import DOWNSAMPLING, SIZES, DDColor, from_published
+from agetf_pipeline.enhance.engine import Precision, inference, map_batches, tag
+from agetf_pipeline.enhance.fast_ddcolor import FastDDColor
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def to_lab(rgb_HW3: np.ndarray) -> np.ndarray:
@@ -69,33 +66,48 @@ class Colouriser:
     """A trained DDColor, ready for images.
 
     Attributes:
-        network: In evaluation mode, on its device, spectral norms folded.
+        network: In evaluation mode, on its device; float (N, 3, H, W) to (N, 2, H, W).
         input_px: Side of what it sees.
-        version: `<sha256[:12]>-<code version>@<input_px>`.
+        version: `<sha256[:12]>-<code version>@<input_px>`, and `-bf16` in that precision.
+        precision: bf16 is autocast over fp32 weights.
     """
 
-    network: DDColor
+    network: nn.Module
     input_px: int
     version: str
+    precision: Precision = "fp32"
 
     def __call__(self, images: list[np.ndarray], batch_size: int = 4) -> list[np.ndarray]:
         """Colour pictures, uint8 (H, W, 3) of any sizes; the results have the same sizes."""
         device = next(self.network.parameters()).device
-        coloured = []
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
+        batches = [images[at : at + batch_size] for at in range(0, len(images), batch_size)]
+
+        def run(batch: list[np.ndarray]) -> list[np.ndarray]:
             grey = np.stack([grey_input(image, self.input_px) for image in batch])
-            x_N3HW = torch.from_numpy(grey).permute(0, 3, 1, 2).contiguous().to(device)
-            with torch.inference_mode():
+            # Channels last as they are: the network is laid out so too.
+            x_N3HW = torch.from_numpy(grey).permute(0, 3, 1, 2).to(device)
+            with inference(self.precision, device):
                 ab = self.network(x_N3HW).float().cpu().numpy()
-            coloured += [join_colour(*pair) for pair in zip(batch, ab, strict=True)]
-        return coloured
+            return [join_colour(*pair) for pair in zip(batch, ab, strict=True)]
+
+        return [image for coloured in map_batches(run, batches, device) for image in coloured]
 
 
 def load_ddcolor(
-    path: Path, size: str, input_px: int, device: "torch.device | str" = "cpu"
+    path: Path,
+    size: str,
+    input_px: int,
+    device: "torch.device | str" = "cpu",
+    precision: Precision = "fp32",
 ) -> Colouriser:
     """Load weights strictly: a published checkpoint (`params`), or our own safetensors.
+
+    Args:
+        path: The weights.
+        size: A key of `ddcolor.SIZES`.
+        input_px: Side of what the network sees.
+        device: Where it runs.
+        precision: What it computes in; see `engine.choose_precision`.
 
     Raises:
         WeightsError: The file is absent, or does not fit the architecture.
@@ -110,7 +122,7 @@ def load_ddcolor(
     inner = state.get("params")
     network = DDColor(SIZES[size])
     load_state(network, from_published(inner if isinstance(inner, dict) else state), str(path))
-    network.eval()
-    fold_spectral_norm(network)
-    version = f"{hash_file(path)[:12]}-{CODE_VERSION}@{input_px}"
-    return Colouriser(network.to(device), input_px, version)
+    fast = FastDDColor(network.eval()).to(device)
+    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    version = f"{hash_file(path)[:12]}-{CODE_VERSION}@{input_px}{tag(precision)}"
+    return Colouriser(fast, input_px, version, precision)

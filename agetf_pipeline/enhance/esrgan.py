@@ -3,7 +3,9 @@
 Shape suffixes: N images, H W pixels of the input, C channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +18,10 @@ from agetf_pipeline.core.errors import ConfigError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_state, read_state
 from agetf_pipeline.enhance.basicsr_compat import rrdbnet_class, srvgg_class
+from agetf_pipeline.enhance.engine import InFp32, Precision, inference, map_batches, tag
 from agetf_pipeline.enhance.tiling import plan_tiles, run_tiled
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 _FEATHER_PX = 8
 
 
@@ -42,10 +45,12 @@ class ESRGANSize:
 SIZES: dict[tuple[str, str], ESRGANSize] = {
     ("rrdbnet", "tiny"): ESRGANSize(24, 2, 12, 16),
     ("rrdbnet", "full"): ESRGANSize(64, 23, 32, 16),
+    ("rrdbnet", "anime_6b"): ESRGANSize(64, 6, 32, 16),
     ("srvgg", "tiny"): ESRGANSize(24, 6, 0, 12),
     ("srvgg", "full"): ESRGANSize(64, 32, 0, 16),
 }
-"""`full` are the published x4plus and x2plus (rrdbnet) and general-x4v3 (srvgg)."""
+"""`full` are the published x4plus and x2plus (rrdbnet) and general-x4v3 (srvgg); `anime_6b` is
+x4plus_anime_6B."""
 
 
 def build_esrgan(arch: Literal["rrdbnet", "srvgg"], size: str, scale: int) -> nn.Module:
@@ -90,7 +95,8 @@ class SuperResolver:
         scale: Of the network.
         halo_px: See `ESRGANSize`.
         align_px: Sides of its input are padded to multiples of it.
-        version: `<sha256[:12]>-<code version>`.
+        version: `<sha256[:12]>-<code version>`, and `-bf16` in that precision.
+        precision: bf16 is autocast over fp32 weights: as fast as bf16 weights, and more accurate.
     """
 
     network: nn.Module
@@ -98,6 +104,7 @@ class SuperResolver:
     halo_px: int
     align_px: int
     version: str
+    precision: Precision = "fp32"
 
     def __call__(self, rgb_NHW3: np.ndarray, tile_px: int, batch_size: int = 4) -> np.ndarray:
         """Super-resolve images of one size.
@@ -112,27 +119,45 @@ class SuperResolver:
         """
         height, width = rgb_NHW3.shape[1:3]
         tile_px = tile_px // self.align_px * self.align_px
-        device = next(self.network.parameters()).device
-        whole = max(height, width) <= tile_px
-        outputs = []
-        for start in range(0, len(rgb_NHW3), batch_size if whole else 1):
-            images = rgb_NHW3[start : start + (batch_size if whole else 1)]
-            x_N3HW = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-            x_N3HW = x_N3HW.permute(0, 3, 1, 2).float() / 255
-            below, right = -height % self.align_px, -width % self.align_px
-            if below or right:
-                x_N3HW = F.pad(x_N3HW, (0, right, 0, below), mode="replicate")
-            with torch.inference_mode():
-                y = self.network(x_N3HW) if whole else self._tiled(x_N3HW[0], tile_px, batch_size)
-            y = y[:, :, : self.scale * height, : self.scale * width]
-            eight_bits = (y.clamp(0, 1) * 255).round().to(torch.uint8)
-            outputs.append(eight_bits.permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(outputs)
+        if max(height, width) <= tile_px:
+            starts = range(0, len(rgb_NHW3), batch_size)
+            batches = [rgb_NHW3[start : start + batch_size] for start in starts]
+            answers = map_batches(partial(self._run, self._network), batches, self.device)
+            return np.concatenate(list(answers))
+        # The tiles of a large image are a batch: one image at a time bounds the memory.
+        tiled = partial(self._run, partial(self._tiled, tile_px, batch_size))
+        return np.concatenate([tiled(image[None]) for image in rgb_NHW3])
 
-    def _tiled(self, x_3HW: Tensor, tile_px: int, batch_size: int) -> Tensor:
-        height, width = x_3HW.shape[1:]
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def _run(self, network: Callable[[Tensor], Tensor], rgb_NHW3: np.ndarray) -> np.ndarray:
+        """Run something that enlarges tensors on a batch of pictures."""
+        height, width = rgb_NHW3.shape[1:3]
+        x_N3HW = torch.from_numpy(np.ascontiguousarray(rgb_NHW3)).to(self.device)
+        x_N3HW = x_N3HW.permute(0, 3, 1, 2).float() / 255
+        below, right = -height % self.align_px, -width % self.align_px
+        if below or right:
+            # As RealESRGANer does; what is one pixel wide cannot be reflected.
+            mode = "reflect" if min(height, width) > 1 else "replicate"
+            x_N3HW = F.pad(x_N3HW, (0, right, 0, below), mode=mode)
+        with inference(self.precision, self.device):
+            y = network(x_N3HW)
+        y = y[:, :, : self.scale * height, : self.scale * width]
+        eight_bits = (y.clamp(0, 1) * 255).round().to(torch.uint8)
+        return eight_bits.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _network(self, x_N3HW: Tensor) -> Tensor:
+        # A permuted picture counts as channels-last already; its tiles, and fp32, are contiguous.
+        layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
+        return self.network(x_N3HW.contiguous(memory_format=layout)).float()
+
+    def _tiled(self, tile_px: int, batch_size: int, x_13HW: Tensor) -> Tensor:
+        height, width = x_13HW.shape[2:]
         plan = plan_tiles(height, width, tile_px, self.halo_px, _FEATHER_PX, self.align_px)
-        return run_tiled(self.network, x_3HW, plan, self.scale, batch_size)[None]
+        return run_tiled(self._network, x_13HW[0], plan, self.scale, batch_size)[None]
 
 
 def load_esrgan(
@@ -141,8 +166,17 @@ def load_esrgan(
     size: str,
     scale: int,
     device: "torch.device | str" = "cpu",
+    precision: Precision = "fp32",
 ) -> SuperResolver:
     """Load weights strictly: a published checkpoint, or our own safetensors.
+
+    Args:
+        path: The weights.
+        arch: Of the network.
+        size: Of the network; a key of `SIZES`.
+        scale: Of the network.
+        device: Where it runs.
+        precision: What it computes in; see `engine.choose_precision`.
 
     Raises:
         WeightsError: The file is absent, or does not fit the architecture.
@@ -152,7 +186,18 @@ def load_esrgan(
         raise ConfigError(f"Expected one of {sorted(SIZES)} as (arch, size); found {(arch, size)}.")
     network = build_esrgan(arch, size, scale)
     load_state(network, published_state(read_state(path)), str(path))
+    network.eval().to(device)
     version = f"{hash_file(path)[:12]}-{CODE_VERSION}"
+    if precision == "bf16":
+        prepare_bf16(network)
     align = 2 if arch == "rrdbnet" and scale == 2 else 1
     halo = SIZES[arch, size].halo_px
-    return SuperResolver(network.eval().to(device), scale, halo, align, version)
+    return SuperResolver(network, scale, halo, align, version + tag(precision), precision)
+
+
+def prepare_bf16(network: nn.Module) -> None:
+    """Lay the weights out channels last, and let the picture itself be made in fp32."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # RRDBNet's last convolution; SRVGG's pixel shuffle, after which the input is added.
+    last = "conv_last" if hasattr(network, "conv_last") else "upsampler"
+    setattr(network, last, InFp32(getattr(network, last)))

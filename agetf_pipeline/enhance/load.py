@@ -6,7 +6,7 @@ pass as an enhancement, nor does a damaged or exchanged file.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from agetf_pipeline.checkpoints import require_verified
 from agetf_pipeline.config import PipelineConfig
@@ -17,6 +17,7 @@ from agetf_pipeline.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from agetf_pipeline.enhance.colour import Colouriser
+    from agetf_pipeline.enhance.engine_official import OfficialSuperResolver
     from agetf_pipeline.enhance.esrgan import SuperResolver
 
 
@@ -62,6 +63,11 @@ def trained_on(path: Path, configured: bool) -> str:
     )
 
 
+def wanted_precision(config: PipelineConfig) -> Literal["fp32", "bf16"]:
+    """Return the precision that the config asks the enhancers to compute in."""
+    return config.enhance.precision or config.runtime.precision
+
+
 def load_colouriser(config: PipelineConfig, workspace: Workspace) -> "Colouriser":
     """Load the configured DDColor.
 
@@ -69,21 +75,27 @@ def load_colouriser(config: PipelineConfig, workspace: Workspace) -> "Colouriser
         WeightsError: Absent, untrained, unverified, or of another architecture.
     """
     from agetf_pipeline.enhance.colour import load_ddcolor
+    from agetf_pipeline.enhance.engine import choose_precision
 
     section = config.train_enhancers.ddcolor
     path = ddcolor_path(config, workspace)
     trained_on(path, section.weights is not None)
     require_verified(path, workspace, config.runtime)
     device = resolve_device(config.runtime.device)
-    return load_ddcolor(path, section.size, section.input_px, device)
+    precision = choose_precision(wanted_precision(config), device)
+    return load_ddcolor(path, section.size, section.input_px, device, precision)
 
 
-def load_super_resolver(config: PipelineConfig, workspace: Workspace) -> "SuperResolver":
+def load_super_resolver(
+    config: PipelineConfig, workspace: Workspace
+) -> "SuperResolver | OfficialSuperResolver":
     """Load the configured ESRGAN.
 
     Raises:
         WeightsError: Absent, untrained, unverified, or of another architecture.
     """
+    from agetf_pipeline.enhance.engine import choose_precision
+    from agetf_pipeline.enhance.engine_official import OfficialSuperResolver
     from agetf_pipeline.enhance.esrgan import load_esrgan
 
     section = config.train_enhancers.esrgan
@@ -91,4 +103,7 @@ def load_super_resolver(config: PipelineConfig, workspace: Workspace) -> "SuperR
     trained_on(path, section.weights is not None)
     require_verified(path, workspace, config.runtime)
     device = resolve_device(config.runtime.device)
-    return load_esrgan(path, section.arch, section.size, section.scale, device)
+    size = (section.arch, section.size, section.scale)
+    if config.enhance.engine == "realesrgan":
+        return OfficialSuperResolver(load_esrgan(path, *size, device))
+    return load_esrgan(path, *size, device, choose_precision(wanted_precision(config), device))

@@ -8,11 +8,13 @@ the images that went through that network.
 """
 
 import logging
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.background import map_ahead
 from agetf_pipeline.core.devices import set_num_threads
 from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.files import remove_temporary_files
@@ -28,17 +30,22 @@ from agetf_pipeline.enhance.load import (
     load_colouriser,
     load_super_resolver,
     trained_on,
+    wanted_precision,
 )
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
-    from agetf_pipeline.enhance.apply import Enhanced, Enhancer
+    from agetf_pipeline.enhance.apply import Enhanced, Enhancer, Picture
 
 _LOGGER = logging.getLogger(__name__)
 STAGE = "enhance"
 CODE_VERSION = "2"
 _MAX_REASONS = 3
-_NOT_OF_THE_RESULT = {"chunk_size", "batch_size", "max_failed_fraction"}
+_NOT_OF_THE_RESULT = {"chunk_size", "batch_size", "max_failed_fraction", "engine", "precision"}
+"""Settings without which a row is the same. Engine and precision stand in the networks' versions,
+which matter only to the images that went through them."""
+_NUM_AHEAD = 32
+_NUM_UNWRITTEN = 16
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
@@ -66,6 +73,7 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
     settings = {
         "enhance": config.enhance.settings(),
         "ddcolor_input_px": config.train_enhancers.ddcolor.input_px,
+        "precision": wanted_precision(config),
     }
     return run_once(
         workspace,
@@ -93,6 +101,8 @@ def settings_version(config: PipelineConfig) -> str:
 def _work(
     config: PipelineConfig, workspace: Workspace, partition: str, sources: dict[str, str]
 ) -> StageReport:
+    import torch
+
     from agetf_pipeline.enhance.apply import Enhancer
     from agetf_pipeline.enhance.outputs import (
         enhanced_folder,
@@ -111,6 +121,8 @@ def _work(
         lambda images: colouriser(images, section.batch_size),
         lambda images: resolver(images, section.tile_px, section.batch_size),
         resolver.scale,
+        window=_NUM_AHEAD,
+        at_once=section.batch_size * torch.get_num_threads(),
     )
     versions = {"ddcolor": colouriser.version, "esrgan": resolver.version}
     images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
@@ -167,16 +179,29 @@ def _enhance_chunk(
     settings: str,
     chunk: pl.DataFrame,
 ) -> pl.DataFrame:
-    rows, readable, pictures = [], [], []
-    for image in chunk.iter_rows(named=True):
+    """Decode ahead, compute, and write behind, each in a thread of its own.
+
+    Returns only when every picture and sidecar is on disk; what a thread raises is raised here.
+    """
+    failed = []
+
+    def decode(image: dict[str, str]) -> "Picture | None":
         try:
-            pictures.append(read_rgb(workspace.resolve(image["face_path"])))
-            readable.append(image)
+            rgb = read_rgb(workspace.resolve(image["face_path"]))
         except DataError as error:
-            rows.append(_failed(image["image_id"], settings, str(error)))
-    for image, result in zip(readable, enhancer(pictures), strict=True):
-        rows.append(_write(workspace, partition, image, result, versions, settings))
-    return to_frame(rows, ENHANCED)
+            failed.append(_failed(image["image_id"], settings, str(error)))
+            return None
+        return enhancer.look(image, rgb)
+
+    def write(picture: "Picture") -> dict:
+        result = enhancer.finish(picture)
+        return _write(workspace, partition, picture.key, result, versions, settings)
+
+    decoded = map_ahead(decode, chunk.iter_rows(named=True), _NUM_AHEAD)
+    with closing(decoded):  # or its thread would outlive an error of the others
+        enhanced = enhancer.stream(picture for picture in decoded if picture is not None)
+        rows = list(map_ahead(write, enhanced, _NUM_UNWRITTEN))
+    return to_frame([*rows, *failed], ENHANCED)
 
 
 def _write(

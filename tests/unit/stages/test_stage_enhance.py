@@ -160,6 +160,7 @@ def test_another_network_touches_only_what_went_through_it(workspace):
 
     network = DDColor(SIZES["tiny"])
     load_state(network, read_state(path), "test")
+    assert network.refine.bias is not None
     network.refine.bias.data += 5
     save_weights(path, network, read_card(path))
     report = enhance.run(make_config(), workspace, PARTITION)
@@ -204,3 +205,69 @@ def test_untrained_weights_and_other_corpora_are_refused(workspace):
         enhance.run(make_config(), workspace, PARTITION)
     with pytest.raises(StageError, match="at least 8 clean colour faces"):
         train_enhancers.run(make_config(), workspace)
+
+
+def test_no_row_is_on_disk_before_its_picture_and_sidecar(workspace, monkeypatch):
+    written = []
+    rename = Path.replace
+
+    def told(temporary: Path, path: Path) -> Path:
+        if path.suffix == ".parquet" and "parts" in path.parts:
+            for image_id in pl.read_parquet(temporary)["image_id"]:
+                assert {f"{image_id}.png", f"{image_id}.json"} <= set(written)
+        written.append(path.name)
+        return rename(temporary, path)
+
+    monkeypatch.setattr(Path, "replace", told)
+    enhance.run(make_config(), workspace, PARTITION)
+    assert sum(name.endswith(".parquet") for name in written) == 3  # two chunks, and the table
+    for png in (name for name in written if name.endswith(".png")):
+        assert written.index(png) < written.index(png.replace(".png", ".json"))
+
+
+def test_what_fails_while_writing_is_raised_and_leaves_no_row(workspace, monkeypatch):
+    rename, outputs = Path.replace, []
+
+    def full_disk(temporary: Path, path: Path) -> Path:
+        if path.suffix in (".png", ".json") and path.parent == enhanced_folder(
+            workspace, PARTITION
+        ):
+            outputs.append(path)
+            if len(outputs) == 12:  # the sidecar of the sixth image
+                raise OSError(28, "No space left on device")
+        return rename(temporary, path)
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        enhance.run(make_config(), workspace, PARTITION)
+    assert not table_path(workspace, ENHANCED, PARTITION).exists()
+    parts = list((workspace.state / "parts").rglob("*.parquet"))
+    assert [pl.read_parquet(part).height for part in parts] == [4]  # the first chunk alone
+    monkeypatch.undo()
+    report = enhance.run(make_config(), workspace, PARTITION)
+    assert (report.counts["num_reused"], report.counts["num_computed"]) == (4, 2)
+
+
+def test_another_precision_or_engine_touches_only_what_went_through_it(workspace, monkeypatch):
+    from agetf_pipeline.enhance import engine
+
+    monkeypatch.setattr(engine, "computes_bf16", lambda device: True)
+    enhance.run(make_config(), workspace, PARTITION)
+    before = read_table(workspace, ENHANCED, [PARTITION])
+    for config, suffix in (
+        (make_config(runtime={"precision": "bf16"}), "-bf16"),
+        (make_config(enhance={"engine": "realesrgan"}), "-realesrgan"),
+    ):
+        report = enhance.run(config, workspace, PARTITION)
+        touched = before.filter(pl.col("colourised") | pl.col("super_resolved"))
+        rows = read_table(workspace, ENHANCED, [PARTITION])
+        assert report.counts["num_computed"] == touched.height
+        versions = rows["esrgan_version"].drop_nulls()
+        assert versions.str.ends_with(suffix).all()
+        assert rows["settings_version"].equals(before["settings_version"])
+    assert enhance.run(
+        make_config(runtime={"precision": "bf16"}, enhance={"precision": "fp32"}),
+        workspace,
+        PARTITION,
+    ).counts["num_computed"]
+    assert read_table(workspace, ENHANCED, [PARTITION]).equals(before)
