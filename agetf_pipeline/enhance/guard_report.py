@@ -10,14 +10,13 @@ from agetf_pipeline.config.enhance import RecheckConfig
 from agetf_pipeline.core.contact_sheet import Tile, draw_sheet
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import write_bytes, write_text
-from agetf_pipeline.core.plotting import BLUE, GREY, ORANGE, RED, figure, save_figure
+from agetf_pipeline.core.plotting import BLUE, GREY, RED, figure, save_figure
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.images import read_rgb
 from agetf_pipeline.enhance.guards import GUARDS
 
 _SHEET_PAIRS = 24
 _SHEET_COLUMNS = 3
-_LINE_CHARS = 44
 _BINS = 30
 _CSV_COLUMNS = (
     "image_id", "severity", "flags", "excluded", "reason", "age_before_years", "age_after_years",
@@ -58,8 +57,9 @@ def write_flagged_sheet(workspace: Workspace, path: Path, title: str, ranked: pl
             [_picture(workspace, row[name]) for name in ("face_path", "enhanced_path")],
             (
                 " + ".join(row["flags"]) + ("" if row["excluded"] else " (told only)"),
-                _values(row),
-                f"{row['image_id'][:12]}",
+                _values(row, 0, 2),
+                _values(row, 2, 4),
+                row["image_id"][:12],
             ),
         )
         for row in shown.iter_rows(named=True)
@@ -96,10 +96,10 @@ def plot_guards(path: Path, rows: pl.DataFrame, limits: RecheckConfig, subtitle:
            (-colour_limit, colour_limit), "colour: change of others (M3)")  # fmt: skip
     flagged = [int(rows["flags"].list.contains(guard).sum()) for guard in GUARDS]
     excluding = limits.excluding()
-    colours = [RED if guard in excluding else ORANGE for guard in GUARDS]
+    colours = [RED if guard in excluding else GREY for guard in GUARDS]
     bars = counts.barh(GUARDS[::-1], flagged[::-1], color=colours[::-1])
     counts.bar_label(bars, padding=3, fontsize=8)
-    counts.set(xlabel="images flagged (red: excluded, orange: told only)")
+    counts.set(xlabel="images flagged (red: excluded, grey: told only)")
     counts.set_xlim(0, max(1, *flagged) * 1.15)
     counts.set_title(f"Flagged of {rows.height}")
     save_figure(path, fig)
@@ -139,19 +139,20 @@ def _panel(axes, rows: pl.DataFrame, column: str, limits: tuple[float, ...], tit
     axes.set(ylabel="images")
 
 
-def _values(row: dict) -> str:
+def _values(row: dict, first: int, end: int) -> str:
+    """Spell some of the four values; a line under a picture has room for two."""
     parts = (
-        ("age", "age_shift_years", "{:+.1f} y"),
-        ("id", "identity_similarity", "{:.2f}"),
-        ("sharp", "sharpness_ratio", "x{:.2f}"),
+        ("age", "age_shift_years", "{:+.1f} years"),
+        ("identity", "identity_similarity", "{:.2f}"),
+        ("sharpness", "sharpness_ratio", "x{:.2f}"),
         ("colour", "colourfulness_change", "{:+.1f}"),
     )
     known = [
         f"{name} {spelled.format(row[column])}"
-        for name, column, spelled in parts
+        for name, column, spelled in parts[first:end]
         if row[column] is not None
     ]
-    return "  ".join(known)[:_LINE_CHARS]
+    return "  ".join(known)
 
 
 def _picture(workspace: Workspace, path: str) -> np.ndarray | None:
