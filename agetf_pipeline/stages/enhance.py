@@ -131,7 +131,7 @@ def _work(
     version = settings_version(config)
 
     def compute(chunk: pl.DataFrame) -> pl.DataFrame:
-        return _enhance_chunk(workspace, partition, enhancer, versions, version, chunk)
+        return enhance_chunk(workspace, partition, enhancer, versions, version, chunk)
 
     def is_current(rows: pl.DataFrame) -> pl.Series:
         # A network's version matters only to the images that went through it.
@@ -171,7 +171,7 @@ def _work(
     return report
 
 
-def _enhance_chunk(
+def enhance_chunk(
     workspace: Workspace,
     partition: str,
     enhancer: "Enhancer",
