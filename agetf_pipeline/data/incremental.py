@@ -46,6 +46,7 @@ def update_table(
     chunk_size: int,
     description: str,
     is_current: Callable[[pl.DataFrame], pl.Series] | None = None,
+    drop_stale_first: bool = False,
 ) -> IncrementalResult:
     """Bring one partition of a table up to date with `wanted`, computing only what is missing.
 
@@ -62,6 +63,9 @@ def update_table(
         description: For the progress display.
         is_current: Says of stored rows that are wanted, one boolean each, whether they still hold;
             what versions cannot tell, such as a file that was changed since. None: all do.
+        drop_stale_first: Whether stale rows leave the table before anything is computed: for rows
+            that point to files which computing overwrites, so that no row ever points to another
+            version's file.
 
     Returns:
         Counts of what was reused, computed and dropped.
@@ -76,6 +80,9 @@ def update_table(
         leftover = sorted(parts.glob("*.parquet"))
         sources = _open([*leftover, path], spec)
         current, num_stored = _find_current(sources, spec, wanted.select(compared), is_current)
+        if drop_stale_first and current.height < num_stored:
+            sources, current = _drop_stale(path, spec, sources, wanted, current, leftover)
+            leftover = []
         todo = wanted.join(current, on=spec.key, how="anti")
         with Progress(description, todo.height) as progress:
             fresh = []
@@ -144,6 +151,21 @@ def _find_current(
             )
     every = pl.concat(found).unique(spec.key, keep="first", maintain_order=True)
     return every.filter(pl.col("holds").fill_null(False)).drop("holds"), every.height
+
+
+def _drop_stale(
+    path: Path,
+    spec: TableSpec,
+    sources: list[SortedTable],
+    wanted: pl.DataFrame,
+    current: pl.DataFrame,
+    leftover: list[Path],
+) -> tuple[list[SortedTable], pl.DataFrame]:
+    """Write the table with its current rows alone; return it as the only source, and their keys."""
+    _merge(path, spec, sources, [], wanted.join(current, on=spec.key, how="semi"), current)
+    for part in leftover:  # everything of it that counts is in the table now
+        part.unlink()
+    return _open([path], spec), current.with_columns(source=pl.lit(0, pl.Int64))
 
 
 def _merge(

@@ -158,6 +158,7 @@ def _work(
         section.chunk_size,
         f"enhance {partition}",
         is_current,
+        drop_stale_first=True,
     )
     rows = read_table(workspace, ENHANCED, [partition])
     good = rows.filter(pl.col("status") == "ok")

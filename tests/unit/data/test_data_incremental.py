@@ -185,3 +185,23 @@ def test_memory_holds_keys_not_rows(workspace):
         assert update(workspace, wanted(range(400))) == IncrementalResult(200, 200, 0)
     assert read_table(workspace, SPEC)["square"].to_list() == [n**2 for n in range(400)]
     assert 0 < most <= 3 * 4
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_stale_rows_may_leave_before_anything_is_computed(workspace, first):
+    update(workspace, wanted(range(12)))
+    seen = []
+
+    def watch(chunk: pl.DataFrame) -> pl.DataFrame:
+        seen.append(read_table(workspace, SPEC)["image_id"].to_list())
+        return square(chunk)
+
+    changed = pl.concat([wanted(range(6)), wanted(range(6, 12), "2")])
+    result = update_table(
+        workspace, SPEC, "x", changed, watch, 4, "squares", drop_stale_first=first
+    )
+    assert result == IncrementalResult(6, 6, 6)
+    kept = 6 if first else 12
+    assert seen == [[f"{n:03}" for n in range(kept)]] * 2
+    assert read_table(workspace, SPEC)["version"].to_list() == ["1"] * 6 + ["2"] * 6
+    assert left_over(workspace) == []
