@@ -113,7 +113,6 @@ def _official_float(official: Any, rgb: np.ndarray) -> Tensor:
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_the_same_picture_as_realesrganer(tmp_path, name, shape):
-    monkeypatch.setitem(esrgan.SIZES, ("rrdbnet", "anime_6b"), SIX_BLOCKS)
     published = PUBLISHED[name]
     ours = _resolver(published, _seeded(published), tmp_path)
     official = _official(published, tmp_path)
