@@ -136,7 +136,7 @@ def _report(name: str, folder: Path, precision, num_images: int) -> None:
         "(at least 90% wanted)"
     )
     faces = [_read(path) for path in paths[:2]]
-    print(f"  {precision} to fp32  {_psnr_db(sides.fast(faces), sides.exact(faces)):7.1f} dB PSNR")
+    print(f"  {precision} to fp32  {_psnr_db(sides.fast(faces), sides.exact(faces)):8.2f} dB PSNR")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"  peak memory of the process so far {peak_mib:.0f} MiB", flush=True)
 
