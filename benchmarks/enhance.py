@@ -198,7 +198,7 @@ def _ddcolor(folder: Path, precision) -> Sides:
     with torch.no_grad():
         plain(torch.rand(2, 3, 64, 64))  # batch norms away from their start
         # Answers of the order that training gives, so that rounding has something to round.
-        plain.decoder.colours.mlp[2].weight.mul_(100)  # type: ignore[operator]
+        plain.decoder.colours.mlp[2].weight.mul_(500)  # type: ignore[operator]
     path, input_px = folder / "ddcolor.safetensors", _FACE_PX["ddcolor"]
     save_weights(path, plain, {})
     plain.eval()
