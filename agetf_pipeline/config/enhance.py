@@ -76,6 +76,11 @@ class EnhanceConfig(Section):
         "computes in it.",
     )
     tile_px: int = Field(default=512, ge=64, description="Larger images are done in tiles.")
+    max_memory_mib: int | None = Field(
+        default=None,
+        ge=64,
+        description="Cap on what super-resolving one image may take; smaller tiles keep to it.",
+    )
     batch_size: int = Field(default=4, ge=1, description="Images or tiles a call of a network.")
     chunk_size: int = Field(default=64, ge=1)
     max_failed_fraction: float = Field(default=0.2, ge=0, le=1)

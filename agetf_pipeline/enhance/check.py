@@ -9,6 +9,7 @@ import numpy as np
 
 from agetf_pipeline.enhance.apply import bring_to_size
 from agetf_pipeline.enhance.colour import Colouriser
+from agetf_pipeline.enhance.engine_official import OfficialSuperResolver
 from agetf_pipeline.enhance.esrgan import SuperResolver
 
 _TILE_PX = 512
@@ -35,7 +36,7 @@ def check_colour(colouriser: Colouriser, faces_NHW3: np.ndarray) -> dict[str, fl
 
 
 def check_super_resolution(
-    resolver: SuperResolver, faces_NHW3: np.ndarray
+    resolver: SuperResolver | OfficialSuperResolver, faces_NHW3: np.ndarray
 ) -> dict[str, float | None]:
     """Shrink clean faces by the network's scale, enlarge them again, and compare with bicubic."""
     size = faces_NHW3.shape[1] // resolver.scale

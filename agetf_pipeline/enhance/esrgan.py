@@ -19,7 +19,12 @@ from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_state, read_state
 from agetf_pipeline.enhance.basicsr_compat import rrdbnet_class, srvgg_class
 from agetf_pipeline.enhance.engine import InFp32, Precision, inference, map_batches, tag
-from agetf_pipeline.enhance.tiling import plan_tiles, run_tiled
+from agetf_pipeline.enhance.tiling import (
+    activation_bytes_per_px,
+    plan_tiles,
+    run_tiled_uint8,
+    tile_px_for,
+)
 
 CODE_VERSION = "2"
 _FEATHER_PX = 8
@@ -97,6 +102,8 @@ class SuperResolver:
         align_px: Sides of its input are padded to multiples of it.
         version: `<sha256[:12]>-<code version>`, and `-bf16` in that precision.
         precision: bf16 is autocast over fp32 weights: as fast as bf16 weights, and more accurate.
+        channels_per_px: Of its widest layer, see `tiling.activation_bytes_per_px`.
+        max_memory_mib: What enlarging one image may take; smaller tiles keep to it. None: no cap.
     """
 
     network: nn.Module
@@ -105,6 +112,8 @@ class SuperResolver:
     align_px: int
     version: str
     precision: Precision = "fp32"
+    channels_per_px: int = 0
+    max_memory_mib: int | None = None
 
     def __call__(self, rgb_NHW3: np.ndarray, tile_px: int, batch_size: int = 4) -> np.ndarray:
         """Super-resolve images of one size.
@@ -118,15 +127,15 @@ class SuperResolver:
             uint8 (N, scale * H, scale * W, 3).
         """
         height, width = rgb_NHW3.shape[1:3]
-        tile_px = tile_px // self.align_px * self.align_px
+        tile_px = self._affordable(height, width, tile_px // self.align_px * self.align_px)
         if max(height, width) <= tile_px:
             starts = range(0, len(rgb_NHW3), batch_size)
             batches = [rgb_NHW3[start : start + batch_size] for start in starts]
             answers = map_batches(partial(self._run, self._network), batches, self.device)
             return np.concatenate(list(answers))
         # The tiles of a large image are a batch: one image at a time bounds the memory.
-        tiled = partial(self._run, partial(self._tiled, tile_px, batch_size))
-        return np.concatenate([tiled(image[None]) for image in rgb_NHW3])
+        at_once = batch_size if self.max_memory_mib is None else 1
+        return np.stack([self._tiled(image, tile_px, at_once) for image in rgb_NHW3])
 
     @property
     def device(self) -> torch.device:
@@ -154,10 +163,34 @@ class SuperResolver:
         layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
         return self.network(x_N3HW.contiguous(memory_format=layout)).float()
 
-    def _tiled(self, tile_px: int, batch_size: int, x_13HW: Tensor) -> Tensor:
-        height, width = x_13HW.shape[2:]
-        plan = plan_tiles(height, width, tile_px, self.halo_px, _FEATHER_PX, self.align_px)
-        return run_tiled(self._network, x_13HW[0], plan, self.scale, batch_size)[None]
+    def _affordable(self, height: int, width: int, tile_px: int) -> int:
+        """Return the side of a tile that keeps to the cap, at most `tile_px`."""
+        if self.max_memory_mib is None:
+            return tile_px
+        needed = activation_bytes_per_px(self.channels_per_px)
+        within = tile_px_for(
+            self.max_memory_mib, height, width, self.scale, needed, self.halo_px, _FEATHER_PX,
+            self.align_px,
+        )  # fmt: skip
+        return min(tile_px, within)
+
+    def _tiled(self, rgb_HW3: np.ndarray, tile_px: int, batch_size: int) -> np.ndarray:
+        """Enlarge one picture tile by tile; only the current row of tiles is in floats."""
+        height, width = rgb_HW3.shape[:2]
+        below, right = -height % self.align_px, -width % self.align_px
+        mode = "reflect" if min(height, width) > 1 else "edge"
+        padded = np.pad(rgb_HW3, ((0, below), (0, right), (0, 0)), mode=mode)
+        plan = plan_tiles(
+            height + below, width + right, tile_px, self.halo_px, _FEATHER_PX, self.align_px
+        )
+
+        def enlarge(tiles_N3HW: Tensor) -> Tensor:
+            return self._network(tiles_N3HW.to(self.device).float() / 255)
+
+        with inference(self.precision, self.device):
+            x_3HW = torch.from_numpy(padded).permute(2, 0, 1)
+            out_HW3 = run_tiled_uint8(enlarge, x_3HW, plan, self.scale, batch_size)
+        return out_HW3[: self.scale * height, : self.scale * width]
 
 
 def load_esrgan(
@@ -167,6 +200,7 @@ def load_esrgan(
     scale: int,
     device: "torch.device | str" = "cpu",
     precision: Precision = "fp32",
+    max_memory_mib: int | None = None,
 ) -> SuperResolver:
     """Load weights strictly: a published checkpoint, or our own safetensors.
 
@@ -177,6 +211,7 @@ def load_esrgan(
         scale: Of the network.
         device: Where it runs.
         precision: What it computes in; see `engine.choose_precision`.
+        max_memory_mib: See `SuperResolver`.
 
     Raises:
         WeightsError: The file is absent, or does not fit the architecture.
@@ -191,8 +226,14 @@ def load_esrgan(
     if precision == "bf16":
         prepare_bf16(network)
     align = 2 if arch == "rrdbnet" and scale == 2 else 1
-    halo = SIZES[arch, size].halo_px
-    return SuperResolver(network, scale, halo, align, version + tag(precision), precision)
+    dims = SIZES[arch, size]
+    widest = dims.num_features * scale**2
+    if arch == "srvgg":  # it enlarges only at its very end, into three channels
+        widest = max(dims.num_features, 3 * scale**2)
+    return SuperResolver(
+        network, scale, dims.halo_px, align, version + tag(precision), precision, widest,
+        max_memory_mib,
+    )  # fmt: skip
 
 
 def prepare_bf16(network: nn.Module) -> None:

@@ -106,4 +106,5 @@ def load_super_resolver(
     size = (section.arch, section.size, section.scale)
     if config.enhance.engine == "realesrgan":
         return OfficialSuperResolver(load_esrgan(path, *size, device))
-    return load_esrgan(path, *size, device, choose_precision(wanted_precision(config), device))
+    precision = choose_precision(wanted_precision(config), device)
+    return load_esrgan(path, *size, device, precision, config.enhance.max_memory_mib)

@@ -41,7 +41,9 @@ _LOGGER = logging.getLogger(__name__)
 STAGE = "enhance"
 CODE_VERSION = "2"
 _MAX_REASONS = 3
-_NOT_OF_THE_RESULT = {"chunk_size", "batch_size", "max_failed_fraction", "engine", "precision"}
+_NOT_OF_THE_RESULT = {
+    "chunk_size", "batch_size", "max_failed_fraction", "max_memory_mib", "engine", "precision",
+}  # fmt: skip
 """Settings without which a row is the same. Engine and precision stand in the networks' versions,
 which matter only to the images that went through them."""
 _NUM_AHEAD = 32

@@ -1,12 +1,13 @@
 """Precision, batches side by side, the fast DDColor, and the official engine."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.enhance import engine
 from agetf_pipeline.enhance.colour import load_ddcolor
@@ -160,3 +161,26 @@ def test_an_error_within_the_official_engine_is_an_error(esrgan):
     with pytest.raises(StageError, match="tile_px"):
         official(FACES[:1], 48)
     assert len(calls) == 2
+
+
+def test_a_memory_cap_makes_tiles_and_the_same_picture(esrgan):
+    free, capped = load_esrgan(*esrgan), load_esrgan(*esrgan, max_memory_mib=64)
+    # The tiny networks would fit whole: as if they were wide ones.
+    capped = replace(capped, channels_per_px=600)
+    large = np.tile(FACES[:1], (1, 3, 4, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        sizes = []
+        run = type(free)._tiled
+        patch.setattr(
+            type(free), "_tiled", lambda self, rgb, px, n: sizes.append(px) or run(self, rgb, px, n)
+        )
+        found = capped(large, 1024)
+    assert len(sizes) == 1
+    assert sizes[0] < 256
+    assert np.abs(found.astype(int) - free(large, 1024)).max() <= 1
+
+
+def test_a_cap_that_nothing_fits_is_refused(esrgan):
+    capped = replace(load_esrgan(*esrgan, max_memory_mib=64), channels_per_px=10**6)
+    with pytest.raises(ConfigError, match="MiB"):
+        capped(FACES, 512)
