@@ -227,7 +227,7 @@ def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, np.ndarray]
     image.load()
     if kind == "PNG" and b"IEND" not in data[-4096:] and b"IEND" not in data:
         return Rejection("truncated", "The PNG file ends before its end mark.")
-    alpha = _lowest_alpha(image)
+    alpha = _lowest_alpha(image, "16" in raw_mode)
     if alpha is not None and alpha < 255:
         return Rejection(
             "transparent", "Some pixels are not opaque: save it on a background, without alpha."
@@ -259,14 +259,23 @@ def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, np.ndarray]
     return facts, rgb
 
 
-def _lowest_alpha(image: "Image") -> int | None:
-    """Return the lowest alpha of an image, 0-255; None where it has none."""
+def _lowest_alpha(image: "Image", was_16_bit: bool) -> int | None:
+    """Return the lowest alpha of an image, 0-255; None where it has none.
+
+    Args:
+        image: The loaded image.
+        was_16_bit: Whether its file has 16 bits a channel.
+    """
     if image.mode in ("RGBA", "LA", "PA"):
         return int(np.asarray(image.getchannel("A")).min())
     if "transparency" not in image.info:
         return None
     if image.mode.startswith("I"):
         return 0 if bool((np.asarray(image) == image.info["transparency"]).any()) else 255
+    if was_16_bit and image.mode == "RGB":
+        # The pixels have lost their low bytes by now, the transparent colour has not.
+        colour = np.array(image.info["transparency"]) >> 8
+        return 0 if bool((np.asarray(image) == colour).all(axis=2).any()) else 255
     return int(np.asarray(image.convert("RGBA").getchannel("A")).min())
 
 

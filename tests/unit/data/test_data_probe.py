@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from png_files import png_16
 
 from agetf_pipeline.config.ingest import ImageLimits
 from agetf_pipeline.core.errors import StageError
@@ -172,3 +173,10 @@ def test_processes_that_cannot_start_are_not_blamed_on_a_file(tmp_path, monkeypa
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pool(1) as examiners, pytest.raises(StageError, match="decoding process to start"):
         examiners.examine([Request(tmp_path / "a.png")])
+
+
+@pytest.mark.parametrize(("colour", "reason"), [(0x1234, "transparent"), (0xFFFF, None)])
+def test_the_transparent_colour_of_a_16_bit_png_is_compared_with_all_its_bits(colour, reason):
+    pixels = np.full((64, 64, 3), 0x1234, np.uint16)
+    found = probe(png_16(pixels, 2, transparent=colour), Limits())
+    assert (found.reason if isinstance(found, Rejection) else None) == reason

@@ -1,8 +1,6 @@
 """Odd files on their way into enhancement: read as meant and coloured, or quarantined and why."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from png_files import png_16
 
 from agetf_pipeline.config.enhance import EnhanceConfig
 from agetf_pipeline.core.weights import save_weights
@@ -60,21 +59,6 @@ def _saved(picture: Image.Image, image_format: str = "PNG", **options) -> bytes:
     return stream.getvalue()
 
 
-def _png_16(pixels: np.ndarray, colour_type: int) -> bytes:
-    """A PNG of 16 bits a channel, which Pillow reads and cannot write."""
-
-    def block(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    height, width = pixels.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    blocks = block(b"IHDR", header) + block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + blocks
-
-
 def _ingested(data: bytes, folder: Path) -> tuple[Facts, np.ndarray]:
     """What ingest says of a file, and the pixels that enhance reads of it."""
     path = folder / "original"
@@ -121,7 +105,7 @@ def test_lightness_is_not_the_networks_to_give(colouriser):
 
 def test_16_bit_colour_keeps_its_high_byte_and_its_colour(tmp_path):
     colours = _colourful().astype(np.uint16) << 8 | 0x5A
-    facts, rgb = _ingested(_png_16(colours, colour_type=2), tmp_path)
+    facts, rgb = _ingested(png_16(colours, colour_type=2), tmp_path)
     assert "converted_16_bit" in facts.flags
     assert np.array_equal(rgb, _colourful())
     assert not _decision(rgb).colourise
@@ -181,7 +165,7 @@ def _with_hole(opaque: int) -> np.ndarray:
 
 
 def _grey_16_with_alpha(alpha: np.ndarray) -> bytes:
-    return _png_16(np.dstack([_wedge(), alpha.astype(np.uint16) * 257]), colour_type=4)
+    return png_16(np.dstack([_wedge(), alpha.astype(np.uint16) * 257]), colour_type=4)
 
 
 TRANSPARENT = {
