@@ -46,11 +46,12 @@ def judge(measures: Mapping[str, Measure], config: EvaluateConfig) -> list[State
     """
     mixture, midpoints = "labels/mae_years/mixture", "labels/mae_years/group_midpoints"
     best = best_expert(measures)
-    best_name = f"labels/mae_years/{best}"
+    best_name = f"labels/mae_years/{best or 'expert'}"
     ratio = "labels/mae_ratio_to_best_expert"
     spearman = "renderings/age_spearman"
     psnr = ("enhancement/psnr/enhanced", "enhancement/psnr/bicubic")
     ssim = ("enhancement/ssim/enhanced", "enhancement/ssim/bicubic")
+    grey = tuple(f"{name}/grey" for name in (*psnr, *ssim))
     allowed = config.max_mixture_to_best_expert
     expert = "expert" if best is None else f"expert ({best.removeprefix('expert_')})"
     return [
@@ -74,6 +75,14 @@ def judge(measures: Mapping[str, Measure], config: EvaluateConfig) -> list[State
             "resized bicubically, by PSNR and by SSIM.",
             measures,
             (*psnr, *ssim),
+            lambda a, b, c, d: a > b and c > d,
+        ),
+        _statement(
+            "colour_beats_grey_copy",
+            "Of faces that had lost their colour, enhanced ones are closer to their clean "
+            "originals than the grey copies, by PSNR and by SSIM.",
+            measures,
+            grey,
             lambda a, b, c, d: a > b and c > d,
         ),
         _statement(

@@ -17,7 +17,7 @@ from agetf_pipeline.stages.base import StageReport, run_once
 from agetf_pipeline.stages.train_evaluators import evaluator_path
 
 STAGE = "evaluate"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _FIGURES = (
     "labels/mae_years/mixture",

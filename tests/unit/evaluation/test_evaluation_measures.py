@@ -157,3 +157,17 @@ def test_statements_hold_fail_and_stay_open():
     assert describe(measures["labels/mae_years/mixture"]) == (
         "3.00 years [2.90, 3.10] (n = 100, synthetic)"
     )
+
+
+@pytest.mark.parametrize(("ssim", "holds"), [(0.93, True), (0.91, False), (None, None)])
+def test_colour_has_to_beat_the_grey_copy_by_both_measures(ssim, holds):
+    values = {
+        "psnr/enhanced": 26.0, "psnr/bicubic": 22.0, "ssim/enhanced": ssim, "ssim/bicubic": 0.92,
+    }  # fmt: skip
+    measures = {
+        f"enhancement/{name}/grey": absent("no clean original") if value is None else Measure(value)
+        for name, value in values.items()
+    }
+    found = {item.name: item for item in judge(measures, EvaluateConfig())}
+    assert found["colour_beats_grey_copy"].holds is holds
+    assert "labels/mae_years/expert: not measured" in found["mixture_near_best_expert"].detail
