@@ -97,7 +97,7 @@ def plot_labels(path: Path, statistics: LabelStatistics, subtitle: str) -> None:
     fig = figure(5.5 * (len(panels) + 1), 3.8)
     axes = list(fig.subplots(1, len(panels) + 1, squeeze=False)[0])
     place = range(groups.height)
-    for axis, kind in zip(axes, panels, strict=False):
+    for axis, kind in zip(axes[:-1], panels, strict=True):
         below = pl.Series([0] * groups.height)
         colours = iter(PALETTE)
         for column in _columns_of(groups, kind):

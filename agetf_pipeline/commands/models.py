@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,16 @@ _VOUCHED = {
     "person": "accepted by you: no published checksum is known",
     "mismatch": "accepted by you AGAINST the published checksum",
 }
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every action works on, and who is told its lines."""
+
+    config: "PipelineConfig"
+    workspace: "Workspace"
+    catalogue: "Catalogue"
+    say: Say
 
 
 def add_parsers(models: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -55,27 +66,24 @@ def run(options: argparse.Namespace, say: Say) -> int:
     overrides = [text for text in options.names if "=" in text]
     options.names = [text for text in options.names if "=" not in text]
     config = load_config(options.config, overrides)
-    return options.act(options, config, workspace_of(config), find_catalogue(config.runtime), say)
+    catalogue = find_catalogue(config.runtime)
+    return options.act(options, Context(config, workspace_of(config), catalogue, say))
 
 
-def _list(
-    options: argparse.Namespace,
-    config: "PipelineConfig",
-    workspace: "Workspace",
-    catalogue: "Catalogue",
-    say: Say,
-) -> int:
+def _list(options: argparse.Namespace, its: Context) -> int:
     from agetf_pipeline.checkpoints.catalogue import catalogue_path, checkpoints_folder
     from agetf_pipeline.checkpoints.hashes import known_hash
 
     if options.names:
-        _names(options.names, catalogue)
-    if not catalogue.checkpoints:
-        say(f"no catalogue at {catalogue_path(config.runtime)}: imported files alone are known")
+        _names(options.names, its.catalogue)
+    if not its.catalogue.checkpoints:
+        its.say(
+            f"no catalogue at {catalogue_path(its.config.runtime)}: imported files alone are known"
+        )
     rows = []
-    for name in options.names or catalogue.checkpoints:
-        checkpoint = catalogue.checkpoints[name]
-        verdicts = _verdicts(name, workspace, catalogue, known_hash)
+    for name in options.names or its.catalogue.checkpoints:
+        checkpoint = its.catalogue.checkpoints[name]
+        verdicts = _verdicts(name, its.workspace, its.catalogue, known_hash)
         size = checkpoint.download_mb
         rows.append(
             (
@@ -90,91 +98,73 @@ def _list(
             rows += [
                 (f"  {path}", verdict.status, "", "", url or "by hand")
                 for (path, url), verdict in zip(
-                    _files(name, workspace, catalogue), verdicts, strict=True
+                    _files(name, its.workspace, its.catalogue), verdicts, strict=True
                 )
             ]
     rows += [
         (f"({key})", verdict.status, "", "not in the catalogue", "-")
-        for key, verdict in _others(workspace, catalogue, known_hash)
+        for key, verdict in _others(its.workspace, its.catalogue, known_hash)
     ]
     for line in _table(("name", "files here", "size", "licence", "used by"), rows):
-        say(line)
-    say(f"folder: {checkpoints_folder(workspace)}")
+        its.say(line)
+    its.say(f"folder: {checkpoints_folder(its.workspace)}")
     return 0
 
 
-def _fetch(
-    options: argparse.Namespace,
-    config: "PipelineConfig",
-    workspace: "Workspace",
-    catalogue: "Catalogue",
-    say: Say,
-) -> int:
+def _fetch(options: argparse.Namespace, its: Context) -> int:
     from agetf_pipeline.checkpoints.fetching import fetch
     from agetf_pipeline.core.errors import WeightsError
 
     failed = 0
-    _names(options.names, catalogue)
+    _names(options.names, its.catalogue)
     for name in options.names:
-        licence = catalogue.checkpoint(name).licence
-        say(f"{name}: licence {licence.name}. {licence.note}".rstrip())
+        licence = its.catalogue.checkpoint(name).licence
+        its.say(f"{name}: licence {licence.name}. {licence.note}".rstrip())
         try:
-            for file in fetch(name, workspace, catalogue):
+            for file in fetch(name, its.workspace, its.catalogue):
                 verb = "already there" if file.already else "fetched"
                 proof = "as published" if file.vouched else "no published checksum to compare with"
-                say(f"  {file.path}: {verb}, sha256 {file.sha256[:12]}..., {proof}")
+                its.say(f"  {file.path}: {verb}, sha256 {file.sha256[:12]}..., {proof}")
         except WeightsError as error:
             # The others are independent of it: they are fetched all the same.
             failed += 1
-            say(str(error))
+            its.say(str(error))
     return 1 if failed else 0
 
 
-def _verify(
-    options: argparse.Namespace,
-    config: "PipelineConfig",
-    workspace: "Workspace",
-    catalogue: "Catalogue",
-    say: Say,
-) -> int:
+def _verify(options: argparse.Namespace, its: Context) -> int:
     from agetf_pipeline.checkpoints.hashes import fresh_hash
 
-    names = _names(options.names, catalogue) or list(catalogue.checkpoints)
+    names = _names(options.names, its.catalogue) or list(its.catalogue.checkpoints)
     found: list[tuple[str, Verdict]] = [
         (verdict.path.name, verdict)
         for name in names
-        for verdict in _verdicts(name, workspace, catalogue, fresh_hash)
+        for verdict in _verdicts(name, its.workspace, its.catalogue, fresh_hash)
     ]
     if not options.names:
-        found += _others(workspace, catalogue, fresh_hash)
+        found += _others(its.workspace, its.catalogue, fresh_hash)
     present = [(key, verdict) for key, verdict in found if verdict.status != "missing"]
     for _, verdict in present:
         digest = f", sha256 {verdict.sha256}" if verdict.sha256 else ""
-        say(f"{verdict.path}: {verdict.status}{digest}")
+        its.say(f"{verdict.path}: {verdict.status}{digest}")
         if verdict.problem is not None:
-            say(f"  {verdict.problem}")
+            its.say(f"  {verdict.problem}")
     if options.names:
         for _, verdict in found:
             if verdict.status == "missing":
-                say(f"{verdict.path}: missing")
+                its.say(f"{verdict.path}: missing")
     num_bad = sum(verdict.status == "mismatch" for _, verdict in present)
-    say(f"{len(present)} files hashed, {num_bad} of them not what they should be")
+    its.say(f"{len(present)} files hashed, {num_bad} of them not what they should be")
     return 1 if num_bad else 0
 
 
-def _import(
-    options: argparse.Namespace,
-    config: "PipelineConfig",
-    workspace: "Workspace",
-    catalogue: "Catalogue",
-    say: Say,
-) -> int:
+def _import(options: argparse.Namespace, its: Context) -> int:
     from agetf_pipeline.checkpoints.importing import import_path
 
     for file in import_path(
-        options.source, workspace, catalogue, options.name, options.accept_mismatch
+        options.source, its.workspace, its.catalogue, options.name, options.accept_mismatch
     ):
-        say(f"{file.checkpoint}: {file.path}, sha256 {file.sha256}, {_VOUCHED[file.vouched]}")
+        its.say(f"{file.checkpoint}: {file.path}, sha256 {file.sha256}, {_VOUCHED[file.vouched]}")
     return 0
 
 

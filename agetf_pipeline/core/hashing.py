@@ -36,6 +36,11 @@ def hash_files(paths: Iterable[Path], root: Path) -> str:
     return hash_bytes("\n".join(lines).encode())
 
 
+def hash_folder(folder: Path) -> str:
+    """Return one sha256 over everything in a folder and below it but hidden names."""
+    return hash_files((path for path in folder.rglob("[!.]*") if path.is_file()), folder)
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON text that is equal for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)

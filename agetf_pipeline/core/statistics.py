@@ -203,3 +203,9 @@ def threshold_at_far(impostor_scores: np.ndarray, false_accept_rate: float) -> f
     ordered = np.sort(np.asarray(impostor_scores, np.float64))[::-1]
     # Just above the first score that must be refused: ties with it are refused as well.
     return float(np.nextafter(ordered[num_allowed], np.inf))
+
+
+def effective_number(weights: np.ndarray) -> float:
+    """Return the effective sample size of weighted images, (sum w)^2 / sum w^2 (Kish 1965)."""
+    squares = float((weights.astype(float) ** 2).sum())
+    return float(weights.astype(float).sum() ** 2 / squares) if squares > 0 else 0.0

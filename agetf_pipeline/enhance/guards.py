@@ -33,7 +33,6 @@ VALUE_COLUMNS: dict[GuardName, str] = {
     "sharpness": "sharpness_ratio",
     "colour": "colourfulness_change",
 }
-VERDICT_COLUMNS = ("flags", "flagged", "reason")
 
 
 @dataclass(frozen=True)

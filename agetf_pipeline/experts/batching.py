@@ -7,7 +7,9 @@ machine would differ from run to run, and with it the last digits of what is sto
 from typing import TYPE_CHECKING
 
 from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.devices import resolve_device
+from agetf_pipeline.experts.kinds import kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 # GPU small ones leave it idle.
 _PIXELS = {"cpu": 16 * 224 * 224, "cuda": 256 * 224 * 224}
 _MOST = {"cpu": 32, "cuda": 1024}
-_JANUS_SHARE = 8
-"""Janus keeps the activations of 576 image tokens and 101 answers: an eighth of the batch."""
 
 
 def batch_sizes(config: PipelineConfig) -> dict[str, int]:
@@ -28,16 +28,25 @@ def batch_sizes(config: PipelineConfig) -> dict[str, int]:
     device = resolve_device(config.runtime.device)
     return {
         name: config.predict.batch_size
-        or chosen_size(expert.input_px, device, is_janus=(expert.kind or name) == "janus")
+        or chosen_size(expert.input_px, device, _share(name, expert))
         for name, expert in config.train_experts.experts.items()
     }
 
 
-def chosen_size(input_px: int, device: "torch.device", is_janus: bool = False) -> int:
-    """Return a power of two, at least 1: the faces of `input_px` that the device's pixels allow."""
+def chosen_size(input_px: int, device: "torch.device", share: int = 1) -> int:
+    """Return a power of two, at least 1: the faces of `input_px` that the device's pixels allow.
+
+    Args:
+        input_px: Side of what the network sees.
+        device: Where it runs.
+        share: What one face costs, in faces of a classifier of that input.
+    """
     kind = "cuda" if device.type == "cuda" else "cpu"
     budget = _PIXELS[kind] / (input_px * input_px)
-    if is_janus and input_px >= 224:  # the tiny one has 16 tokens
-        budget /= _JANUS_SHARE
-    most = max(1, min(_MOST[kind], int(budget)))
+    most = max(1, min(_MOST[kind], int(budget / share)))
     return 1 << (most.bit_length() - 1)
+
+
+def _share(name: str, expert: ExpertConfig) -> int:
+    share = getattr(kind_of(name, expert), "batch_share", None)
+    return 1 if share is None else share(expert.input_px)

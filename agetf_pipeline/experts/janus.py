@@ -8,7 +8,6 @@ Shapes: B batch, H W C image, T image tokens, P prompt tokens, N trie nodes, A a
 V vocabulary, D width of the language model.
 """
 
-import json
 import logging
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,11 +25,11 @@ from agetf_pipeline.core.devices import resolve_device
 from agetf_pipeline.core.errors import ConfigError, DataError, WeightsError
 from agetf_pipeline.core.hashing import hash_files
 from agetf_pipeline.core.tuning import FitResult, Watcher
-from agetf_pipeline.core.weights import load_weights, read_card
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import NUM_AGE_BINS
 from agetf_pipeline.experts.answer_trie import AnswerTrie, build_trie
 from agetf_pipeline.experts.base import AgeExpert, Readings, readings_from_distribution
+from agetf_pipeline.experts.janus_files import load_folder
 
 # transformers' own annotations do not describe what its classes accept: checked by tests instead.
 JanusForConditionalGeneration: TypeAlias = Any
@@ -40,8 +39,6 @@ _LOGGER = logging.getLogger(__name__)
 
 CODE_VERSION = "1"
 AGE_QUESTION = "How old is this person? Answer with the number of years."
-TRAINED_HERE = "weights.safetensors"
-"""File of the tiny Janus that the workspace trains; published folders hold model*.safetensors."""
 
 _FINE_TUNING = ("init_weights", "frozen_fraction", "trunk_lr_factor", "validation_fraction")
 _MAX_LOGITS = 1 << 25  # float32 values held at once: 128 MiB
@@ -189,6 +186,19 @@ class JanusExpert:
         )
 
 
+LOADS_IN_PRECISION = True
+"""As a kind of expert: its weights are in the precision asked for when they are loaded."""
+
+
+def batch_share(input_px: int) -> int:
+    """Return what a face costs beside one of a classifier, for the choice of batches.
+
+    A published Janus keeps the activations of 576 image tokens and 101 answers; the tiny one has
+    sixteen tokens.
+    """
+    return 8 if input_px >= 224 else 1
+
+
 def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.device) -> AgeExpert:
     """Load Janus as an age expert, which scores or writes its answer; see `kinds.ExpertKind`."""
     janus = open_janus(path, device, expert.precision or "fp32")
@@ -249,7 +259,7 @@ def open_janus(folder: Path, device: torch.device, precision: str) -> Janus:
     """Load Janus from a folder, once per process; see `load_janus`."""
     key = (_folder_hash(folder), str(device), precision)
     if key not in _loaded:
-        model, processor, trained_on = _load_folder(folder, precision)
+        model, processor, trained_on = load_folder(folder, precision)
         version = f"{key[0][:12]}-{CODE_VERSION}"
         _loaded.clear()  # one network at a time: a published one fills most of the memory
         _loaded[key] = Janus(model.to(device).eval(), processor, version, trained_on)
@@ -334,57 +344,3 @@ def _folder_hash(folder: Path) -> str:
         )
     stamp = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _hash_unchanged(folder, stamp)
-
-
-def _load_folder(folder: Path, precision: str) -> tuple[Any, Any, str]:
-    """Load network, processor, and what the weights were trained on."""
-    import transformers
-
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    try:
-        processor = transformers.JanusProcessor.from_pretrained(folder, local_files_only=True)
-        if (folder / TRAINED_HERE).is_file():
-            settings = transformers.JanusConfig.from_pretrained(folder, local_files_only=True)
-            model: Any = transformers.JanusForConditionalGeneration(settings)
-            load_weights(model, folder / TRAINED_HERE)
-            trained_on = str(read_card(folder / TRAINED_HERE).get("trained_on", "unknown"))
-            return model.to(dtype), processor, trained_on
-        _check_tying(folder)
-        loaded: Any = transformers.JanusForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype,
-            output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise WeightsError(
-            f"Expected a whole transformers-format Janus checkpoint at {folder}; found: {error}. "
-            "Copy the complete folder (config.json, tokenizer and processor files, safetensors)."
-        ) from error
-    model, notes = loaded
-    problems = {name: sorted(map(str, keys)) for name, keys in notes.items() if keys}
-    if problems:
-        raise WeightsError(
-            f"Weights of {folder} do not fit JanusForConditionalGeneration: {problems}. "
-            "Supply the files of one checkpoint, converted to transformers' format."
-        )
-    return model, processor, "published"
-
-
-def _check_tying(folder: Path) -> None:
-    """Refuse a checkpoint whose output head would silently be replaced by its embeddings."""
-    from safetensors import safe_open
-
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tied = settings.get("tie_word_embeddings", True)
-    heads = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as stream:
-            for name in stream.keys():  # noqa: SIM118 (not a dict)
-                if name.endswith(("lm_head.weight", "language_model.embed_tokens.weight")):
-                    heads[name.split(".")[-2]] = stream.get_tensor(name)
-    separate = len(heads) == 2 and not torch.equal(heads["lm_head"], heads["embed_tokens"])
-    if tied and separate:
-        raise WeightsError(
-            f"Expected one matrix for embeddings and output head in {folder}, as its config.json "
-            "says (tie_word_embeddings: true); found two different ones. Set "
-            "tie_word_embeddings to false there, or supply the config of this checkpoint."
-        )

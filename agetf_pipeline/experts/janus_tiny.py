@@ -31,10 +31,10 @@ from agetf_pipeline.experts.answer_trie import build_trie
 from agetf_pipeline.experts.janus import (
     AGE_QUESTION,
     CODE_VERSION,
-    TRAINED_HERE,
     Janus,
     JanusProcessor,
 )
+from agetf_pipeline.experts.janus_files import TRAINED_HERE
 
 CAPTION_SEED = 900_000_000
 """First seed of the faces that teach captions: far from those of any corpus."""

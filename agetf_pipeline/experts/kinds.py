@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 
 class ExpertKind(Protocol):
-    """What a file of this package offers so that a config may name it."""
+    """What a file of this package offers so that a config may name it.
+
+    Besides `load_expert` it may say `LOADS_IN_PRECISION = True` (else the expert is loaded in
+    float32 and read in bfloat16 where that keeps its ages), and `batch_share(input_px)`: what a
+    face costs in faces of a classifier, where it costs more than one.
+    """
 
     def load_expert(
         self, name: str, expert: ExpertConfig, path: Path, device: "torch.device"

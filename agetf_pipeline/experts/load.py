@@ -6,7 +6,7 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.devices import resolve_device
 from agetf_pipeline.core.errors import ConfigError, WeightsError
-from agetf_pipeline.core.hashing import hash_file, hash_files
+from agetf_pipeline.core.hashing import hash_file, hash_folder
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.experts.base import AgeExpert
 
@@ -41,7 +41,7 @@ def weights_hash(config: PipelineConfig, workspace: Workspace, name: str) -> str
     _require(path, name, configured=config.train_experts.experts[name].weights is not None)
     if path.is_file():
         return hash_file(path)
-    return hash_files((file for file in path.rglob("[!.]*") if file.is_file()), path)
+    return hash_folder(path)
 
 
 def load_experts(config: PipelineConfig, workspace: Workspace) -> list[AgeExpert]:
@@ -71,7 +71,10 @@ def load_expert(config: PipelineConfig, workspace: Workspace, name: str) -> AgeE
     _require(path, name, configured=expert.weights is not None)
     require_verified(path, workspace, config.runtime)
     device = resolve_device(config.runtime.device)
-    loaded = kind_of(name, expert).load_expert(name, expert, path, device)
+    kind = kind_of(name, expert)
+    loaded = kind.load_expert(name, expert, path, device)
+    if getattr(kind, "LOADS_IN_PRECISION", False):
+        return loaded
     return in_precision(loaded, expert, device)
 
 

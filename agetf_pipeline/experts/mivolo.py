@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from agetf_pipeline.config.experts import ExpertConfig
 from agetf_pipeline.core.errors import ConfigError, DataError
-from agetf_pipeline.core.hashing import hash_file, hash_files
+from agetf_pipeline.core.hashing import hash_file, hash_folder
 from agetf_pipeline.core.weights import load_state, read_state
 from agetf_pipeline.experts.base import Readings
 from agetf_pipeline.experts.heads import MIN_SIGMA_YEARS
@@ -183,7 +183,7 @@ def load_expert(name: str, expert: ExpertConfig, path: Path, device: torch.devic
     card = {} if path.is_dir() else own_card(path, "mivolo", expert)
     if path.is_dir():
         module, input_px = read_published_folder(path, expert.size)
-        digest = hash_files((file for file in path.rglob("[!.]*") if file.is_file()), path)
+        digest = hash_folder(path)
     else:
         module, input_px = _read_own(path, card) if card else read_published(path, expert.size)
         digest = hash_file(path)

@@ -3,7 +3,8 @@
 Half precision has moved the ages of regressors by years. So it is not taken on trust: an expert
 reads a fixed set of drawn faces both ways when it is loaded, and keeps float32 where an age moves
 by `MAX_SHIFT_YEARS` or more. The set is drawn, not taken from the data, so that the choice depends
-on the weights and the device alone. Janus is left out: its checkpoints are published in bfloat16.
+on the weights and the device alone. A kind that
+loads its weights in the precision asked for (Janus: published in bfloat16) is left out.
 """
 
 import logging
@@ -42,11 +43,11 @@ def in_precision(expert: AgeExpert, settings: ExpertConfig, device: torch.device
     """Return the expert in the precision that its settings ask for, where it may be had.
 
     Args:
-        expert: The expert as loaded, in float32 (Janus in either).
+        expert: The expert as loaded, in float32.
         settings: Its settings; `precision` says what is wanted.
         device: Where it runs.
     """
-    if settings.precision != "bf16" or (settings.kind or expert.name) == "janus":
+    if settings.precision != "bf16":
         return expert
     if not computes_bf16(device):
         _LOGGER.info("%s reads in fp32: %s does not compute in bf16", expert.name, device)

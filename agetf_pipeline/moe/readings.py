@@ -1,6 +1,6 @@
 """What the mixture reads of the tables, a slice at a time: predictions without distributions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
@@ -28,8 +28,8 @@ def read_readings(workspace: Workspace, partition: str) -> Iterator[pl.DataFrame
     yield from read_slices(workspace, PREDICTIONS, partition, _SLICE, READING_COLUMNS)
 
 
-def check_one_version(workspace: Workspace, partitions: list[str]) -> list[str]:
-    """Return the names of the experts, sorted.
+def expert_versions(workspace: Workspace, partitions: list[str]) -> dict[str, str]:
+    """Return the version of every expert by its name, sorted.
 
     Raises:
         DataError: Predictions of an expert come from several versions; a calibration holds for one.
@@ -48,11 +48,14 @@ def check_one_version(workspace: Workspace, partitions: list[str]) -> list[str]:
             f"Expected predictions of one version of each expert; found {listed}. Run the stage "
             "'predict' for the partitions that are behind."
         )
-    return sorted(several["expert"])
+    return dict(found.select("expert", "model_version").unique().sort("expert").iter_rows())
 
 
 def calibration_data(
-    config: PipelineConfig, workspace: Workspace, partitions: list[str]
+    config: PipelineConfig,
+    workspace: Workspace,
+    partitions: list[str],
+    versions: Mapping[str, str],
 ) -> CalibrationData:
     """Return what the experts read of labelled CAF subjects that trained none of them.
 
@@ -60,6 +63,7 @@ def calibration_data(
         config: Says how subjects are split.
         workspace: The workspace.
         partitions: Those with predictions.
+        versions: From `expert_versions`.
     """
     seed, fractions = config.train_experts.split_seed, config.train_experts.split_fractions
     columns = ["image_id", "partition", "subject", "true_age_years"]
@@ -87,16 +91,10 @@ def calibration_data(
             *read_readings(workspace, name),
         ]
     ).unique(["image_id", "expert"], keep="first", maintain_order=True)
-    versions = pl.concat(
-        frame.select("expert", "model_version").unique()
-        for name in partitions
-        for frame in read_readings(workspace, name)
-    ).unique()
-    version_of = dict(versions.iter_rows())
-    matrix = expert_matrix(readings, rows["image_id"].to_list(), sorted(version_of))
+    matrix = expert_matrix(readings, rows["image_id"].to_list(), list(versions))
     return CalibrationData(
         matrix.names,
-        [version_of[name] for name in matrix.names],
+        [versions[name] for name in matrix.names],
         matrix.age_NE,
         matrix.sigma_NE,
         matrix.ok_NE,

@@ -9,6 +9,7 @@ import polars as pl
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
+from agetf_pipeline.core.statistics import effective_number
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.data.schemas import (
@@ -142,17 +143,14 @@ def count_table(manifest: pl.DataFrame) -> pl.DataFrame:
             chosen = manifest.filter(
                 (pl.col("split") == split) & ((pl.col("age_group") == group) | (group == "all"))
             )
-            weight = chosen["curriculum_weight"].cast(pl.Float64)
-            squares = float((weight**2).sum())
+            weights = chosen["curriculum_weight"].to_numpy()
             rows.append(
                 {
                     "split": split,
                     "age_group": group,
                     "num_images": chosen.height,
                     "num_identities": chosen["identity"].n_unique(),
-                    "effective_num_images": (
-                        round(float(weight.sum()) ** 2 / squares, 3) if squares else 0.0
-                    ),
+                    "effective_num_images": round(effective_number(weights), 3),
                     "num_enhanced": chosen["enhanced_path"].count(),
                     "num_captioned": int(chosen["has_caption"].sum()),
                     "num_corpus_ages": int((chosen["label_source"] == "corpus").sum()),

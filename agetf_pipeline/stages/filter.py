@@ -216,7 +216,7 @@ def group_report(judged: pl.DataFrame, quota: int) -> pl.DataFrame:
         1965); and images per reason against them (an image may have several). Shares and effective
         numbers are null where there is no image.
     """
-    from agetf_pipeline.moe.report import effective_number
+    from agetf_pipeline.core.statistics import effective_number
 
     rows = []
     for group in (*AGE_GROUPS, NO_GROUP, "all"):

@@ -24,7 +24,7 @@ from agetf_pipeline.data.tables import (
     table_path,
 )
 from agetf_pipeline.moe.labelling import label_partition
-from agetf_pipeline.moe.readings import calibration_data, check_one_version
+from agetf_pipeline.moe.readings import calibration_data, expert_versions
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
 def _relabel(
     config: PipelineConfig, workspace: Workspace, partitions: list[str], given: Path | None
 ) -> StageReport:
-    experts = check_one_version(workspace, partitions)
+    versions = expert_versions(workspace, partitions)
+    experts = list(versions)
     report = StageReport(STAGE)
-    calibration = _calibrate(config, workspace, partitions, given, report)
+    calibration = _calibrate(config, workspace, partitions, versions, given, report)
     with Progress("relabel", len(partitions)) as progress:
         labelled = {}
         for partition in partitions:
@@ -106,6 +107,7 @@ def _calibrate(
     config: PipelineConfig,
     workspace: Workspace,
     partitions: list[str],
+    versions: dict[str, str],
     given: Path | None,
     report: StageReport,
 ) -> "Calibration":
@@ -130,7 +132,7 @@ def _calibrate(
                 f"relabel.interval_level={section.interval_level} has no effect"
             )
     else:
-        data = calibration_data(config, workspace, partitions)
+        data = calibration_data(config, workspace, partitions, versions)
         calibration, fitted = fit_calibration(
             data,
             section.min_experts,

@@ -16,6 +16,7 @@ from agetf_pipeline.core.files import atomic_path, remove_temporary_files
 from agetf_pipeline.core.hashing import fingerprint
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.core.statistics import effective_number
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.data.images import load_faces
@@ -141,14 +142,14 @@ def effective_sizes(
 ) -> dict[float, float]:
     """Return the effective number of images within 5 years of each anchor.
 
-    Kish's `(sum w)^2 / sum w^2` with `w = 1 / (1 + variance / 8^2)`: images whose age is unsure
-    count for less beside sure ones.
+    With weights `1 / (1 + variance / 8^2)`, see `core.statistics.effective_number`: images whose
+    age is unsure count for less beside sure ones.
     """
     sizes = {}
     for anchor in anchors_years:
         near = np.abs(ages_years - anchor) <= 5
         weights = 1 / (1 + variances_years2[near].astype(np.float64) / 64)
-        sizes[anchor] = float(weights.sum() ** 2 / (weights**2).sum()) if near.any() else 0.0
+        sizes[anchor] = effective_number(weights)
     return sizes
 
 

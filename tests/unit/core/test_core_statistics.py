@@ -6,6 +6,7 @@ from scipy import stats
 
 from agetf_pipeline.core.statistics import (
     Sampling,
+    effective_number,
     expanded_tail,
     measure,
     measure_mean,
@@ -115,3 +116,9 @@ def test_threshold_with_ties_never_accepts_more_than_allowed():
 
 def test_threshold_needs_enough_pairs():
     assert math.isnan(threshold_at_far(np.zeros(999), 1e-3))
+
+
+def test_effective_number():
+    assert effective_number(np.ones(7)) == 7
+    assert effective_number(np.array([1.0, 0.0])) == 1
+    assert effective_number(np.array([])) == 0
