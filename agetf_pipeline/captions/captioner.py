@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agetf_pipeline.captions.age_words import remove_age_words
+from agetf_pipeline.captions.versions import Request
 from agetf_pipeline.experts.free_text_janus import write_greedily
 from agetf_pipeline.experts.janus import Janus
 
@@ -23,36 +24,50 @@ class Caption:
     Attributes:
         raw: As it was written, or None where nothing was.
         clean: Without words of age; None where nothing is left.
+        num_tokens: Written for the raw caption.
+        finished: Whether the network came to its end by itself.
         image_embedding: float16 (D,), mean of the aligned image features; None where not finite.
         text_embedding: float16 (D,), mean of the last hidden states over the clean caption; None
             where there is none.
+        token_grid: float16 (T, D), the aligned image features; None where they were not asked for.
         reason: None, or why there is no usable caption.
     """
 
     raw: str | None
     clean: str | None
+    num_tokens: int
+    finished: bool
     image_embedding: np.ndarray | None
     text_embedding: np.ndarray | None
+    token_grid: np.ndarray | None
     reason: str | None
 
 
 @torch.inference_mode()
 def caption_faces(
-    janus: Janus, faces_BHWC: np.ndarray, prompt: str, max_new_tokens: int
+    janus: Janus,
+    faces_BHWC: np.ndarray,
+    image_ids: Sequence[str],
+    request: Request,
+    with_grid: bool = False,
 ) -> list[Caption]:
     """Caption a batch of faces; image features are computed once for words and embedding.
 
     Args:
         janus: The network.
         faces_BHWC: uint8 (B, H, W, 3), RGB.
-        prompt: The request, the same for all.
-        max_new_tokens: A longer caption is cut, at the end of a sentence where there is one.
+        image_ids: B names: drawn words depend on an image's own, not on its batch.
+        request: Prompt, greatest length, and how words are chosen.
+        with_grid: Whether to return the features before pooling too.
     """
     features_BTD = janus.image_features(janus.pixels(faces_BHWC))
-    raw = generate(janus, janus.embed_prompt(features_BTD, prompt), max_new_tokens)
+    prompt_BPD = janus.embed_prompt(features_BTD, request.prompt)
+    written = write_greedily(janus, prompt_BPD, request.max_new_tokens)
+    raw = [answer.text if answer.finished else _cut(answer.text) for answer in written]
     clean = [remove_age_words(text) for text in raw]
     spoken = [index for index, text in enumerate(clean) if text]
     texts = iter(embed_texts(janus, [clean[index] for index in spoken]))
+    grids = features_BTD.to(torch.float16).cpu().numpy() if with_grid else None
     captions = []
     for index, image in enumerate(_half(features_BTD.float().mean(dim=1))):
         text = next(texts) if clean[index] else None
@@ -63,7 +78,13 @@ def caption_faces(
             reason = "nothing but words of age"
         elif image is None or text is None:
             reason = "an embedding is not finite in float16"
-        captions.append(Caption(raw[index] or None, clean[index] or None, image, text, reason))
+        captions.append(
+            Caption(
+                raw[index] or None, clean[index] or None, len(written[index].text.split()),
+                written[index].finished, image, text, None if grids is None else grids[index],
+                reason,
+            )
+        )  # fmt: skip
     return captions
 
 

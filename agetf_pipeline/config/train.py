@@ -43,7 +43,11 @@ class TrainConfig(Section):
     run_name: str = Field(default="age_transformer", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     model: ModelSize = "base-128"
     anchors: Path = Field(default=Path("configs/age_anchors.yaml"))
-    guidance: Literal["null", "embedding"] = "null"
+    guidance: Literal["null", "embedding", "caption"] = Field(
+        default="null",
+        description="What guides training from the caption cache: nothing, the image's embedding, "
+        "or its caption's. Rendering needs none.",
+    )
     guidance_dropout: float = Field(default=0.3, ge=0, le=1)
     init_from: Path | None = Field(default=None, description="Weights to start from.")
     num_images: int = Field(default=200_000, ge=1, description="Length, in images seen.")

@@ -47,6 +47,7 @@ def update_table(
     description: str,
     is_current: Callable[[pl.DataFrame], pl.Series] | None = None,
     drop_stale_first: bool = False,
+    keeps_besides: Callable[[pl.DataFrame], pl.Series] | None = None,
 ) -> IncrementalResult:
     """Bring one partition of a table up to date with `wanted`, computing only what is missing.
 
@@ -66,6 +67,8 @@ def update_table(
         drop_stale_first: Whether stale rows leave the table before anything is computed: for rows
             that point to files which computing overwrites, so that no row ever points to another
             version's file.
+        keeps_besides: Says of stored rows, one boolean each, whether they stay although they are
+            not wanted; for what other versions made and may be asked for again. None: all go.
 
     Returns:
         Counts of what was reused, computed and dropped.
@@ -79,9 +82,11 @@ def update_table(
             remove_temporary_files(folder)
         leftover = sorted(parts.glob("*.parquet"))
         sources = _open([*leftover, path], spec)
-        current, num_stored = _find_current(sources, spec, wanted.select(compared), is_current)
+        current, num_stored = _find_current(
+            sources, spec, wanted.select(compared), is_current, keeps_besides
+        )
         if drop_stale_first and current.height < num_stored:
-            sources, current = _drop_stale(path, spec, sources, wanted, current, leftover)
+            sources, current = _drop_stale(path, spec, sources, current, leftover)
             leftover = []
         todo = wanted.join(current, on=spec.key, how="anti")
         with Progress(description, todo.height) as progress:
@@ -94,15 +99,17 @@ def update_table(
                 fresh.append(part)
                 progress.advance(chunk.height)
         if todo.height or leftover or current.height != num_stored or not path.exists():
-            _merge(path, spec, sources, _open(fresh, spec), wanted, current)
+            kept = current.select(spec.key).join(wanted, on=spec.key, how="anti")
+            every = pl.concat([wanted.select(spec.key), kept]).sort(spec.key)
+            _merge(path, spec, sources, _open(fresh, spec), every, current)
         for part in parts.glob("*.parquet"):
             part.unlink()
     num_dropped = num_stored - current.height
     _LOGGER.info(
         "%s: %d rows reused, %d computed, %d dropped",
-        description, current.height, todo.height, num_dropped,
+        description, wanted.height - todo.height, todo.height, num_dropped,
     )  # fmt: skip
-    return IncrementalResult(current.height, todo.height, num_dropped)
+    return IncrementalResult(wanted.height - todo.height, todo.height, num_dropped)
 
 
 def _open(paths: list[Path], spec: TableSpec) -> list[SortedTable]:
@@ -127,6 +134,7 @@ def _find_current(
     spec: TableSpec,
     wanted: pl.DataFrame,
     is_current: Callable[[pl.DataFrame], pl.Series] | None,
+    keeps_besides: Callable[[pl.DataFrame], pl.Series] | None,
 ) -> tuple[pl.DataFrame, int]:
     """Return the keys that need not be computed with the place of their source, and what is stored.
 
@@ -135,6 +143,7 @@ def _find_current(
     """
     compared = wanted.columns
     columns = None if is_current is not None else list(dict.fromkeys([*spec.key, *compared]))
+    keys_wanted = wanted.select(spec.key)
     schema = {name: wanted.schema[name] for name in spec.key}
     found = [pl.DataFrame(schema=schema | {"source": pl.Int64, "holds": pl.Boolean})]
     for place, source in enumerate(sources):
@@ -144,6 +153,9 @@ def _find_current(
                 held = held.filter(is_current(held))
             keys = rows.select(spec.key)
             holds = keys.join(held.select(spec.key), on=spec.key, how="semi")
+            if keeps_besides is not None:
+                others = rows.join(keys_wanted, on=spec.key, how="anti")
+                holds = pl.concat([holds, others.filter(keeps_besides(others)).select(spec.key)])
             found.append(
                 keys.join(
                     holds.with_columns(holds=True), on=spec.key, how="left", maintain_order="left"
@@ -157,12 +169,11 @@ def _drop_stale(
     path: Path,
     spec: TableSpec,
     sources: list[SortedTable],
-    wanted: pl.DataFrame,
     current: pl.DataFrame,
     leftover: list[Path],
 ) -> tuple[list[SortedTable], pl.DataFrame]:
     """Write the table with its current rows alone; return it as the only source, and their keys."""
-    _merge(path, spec, sources, [], wanted.join(current, on=spec.key, how="semi"), current)
+    _merge(path, spec, sources, [], current.select(spec.key).sort(spec.key), current)
     for part in leftover:  # everything of it that counts is in the table now
         part.unlink()
     return _open([path], spec), current.with_columns(source=pl.lit(0, pl.Int64))
@@ -173,11 +184,11 @@ def _merge(
     spec: TableSpec,
     stored: list[SortedTable],
     fresh: list[SortedTable],
-    wanted: pl.DataFrame,
+    every: pl.DataFrame,
     current: pl.DataFrame,
 ) -> None:
-    """Write the table from stored and computed rows, a slice of the wanted keys at a time."""
-    places = wanted.select(spec.key).join(current, on=spec.key, how="left", maintain_order="left")
+    """Write the table from stored and computed rows, a slice of all its keys at a time."""
+    places = every.join(current, on=spec.key, how="left", maintain_order="left")
     with open_table(path, spec) as writer:
         for keys in places.iter_slices(_GROUP_ROWS):
             low, high = keys[spec.key[0]][0], keys[spec.key[0]][-1]

@@ -219,16 +219,21 @@ CAPTIONS = TableSpec(
             _field("image_id", pa.string(), required=True),
             _field("model_version", pa.string(), required=True),
             _field("prompt_hash", pa.string(), required=True),
+            _field("prompt", pa.string(), required=True),
             _field("status", pa.string(), required=True),
             _field("reason", pa.string()),
             _field("raw_caption", pa.string()),
             _field("caption", pa.string()),  # age words removed
+            _field("num_tokens", pa.int32()),  # of the raw caption
+            _field("finished", pa.bool_()),  # false: it was cut at its greatest length
+            # Of one width a model, but null where there is none: see docs/captions.md.
             _field("image_embedding", pa.list_(pa.float16())),
             _field("text_embedding", pa.list_(pa.float16())),
+            _field("token_grid_path", pa.string()),
         ]
     ),
-    ("image_id",),
-    "A caption of each image without words of age, and its embeddings.",
+    ("image_id", "model_version", "prompt_hash"),
+    "A caption of each image by each model and prompt, without words of age, and its embeddings.",
 )
 
 TRAINING_MANIFEST = TableSpec(

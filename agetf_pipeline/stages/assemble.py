@@ -6,6 +6,8 @@ moves nobody. FFHQ-Aging names no persons: each image counts as one.
 
 import polars as pl
 
+from agetf_pipeline.captions.cache import read_captions
+from agetf_pipeline.captions.versions import recorded_version
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
@@ -51,7 +53,9 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     inputs: dict[str, str] = {}
     for spec in (IMAGES, KEEP_LIST, ENHANCED, ENHANCED_AGES, CAPTIONS):
         inputs |= table_hashes(workspace, spec, partitions)
+    version = recorded_version(workspace)
     settings = {
+        "captions": version and version.name,
         "assemble": config.assemble.settings(),
         "excluding_guards": sorted(config.recheck.excluding()),
     }
@@ -74,10 +78,9 @@ def _assemble(config: PipelineConfig, workspace: Workspace, partitions: list[str
         kept = _kept(workspace, partition)
         enhanced, unchecked, flagged = _usable_enhanced(config, workspace, partition, kept)
         num_unchecked, num_flagged = num_unchecked + unchecked, num_flagged + flagged
-        captions = _read(workspace, CAPTIONS, partition).filter(pl.col("status") == "ok")
         frames.append(
             kept.join(enhanced, on="image_id", how="left").with_columns(
-                has_caption=pl.col("image_id").is_in(captions["image_id"].to_list())
+                has_caption=pl.col("image_id").is_in(_captioned(workspace, partition))
             )
         )
     rows = pl.concat(frames)
@@ -163,6 +166,15 @@ def _read(workspace: Workspace, spec: TableSpec, partition: str) -> pl.DataFrame
     """Read a partition, or an empty table where it was not made: such stages can be left out."""
     exists = table_path(workspace, spec, partition).exists()
     return read_table(workspace, spec, [partition] if exists else [])
+
+
+def _captioned(workspace: Workspace, partition: str) -> list[str]:
+    """Return the images of a partition that have a caption of the version in use."""
+    version = recorded_version(workspace)
+    if version is None:
+        return []
+    rows = read_captions(workspace, partition, version, ["image_id", "status"])
+    return rows.filter(pl.col("status") == "ok")["image_id"].to_list()
 
 
 def _kept(workspace: Workspace, partition: str) -> pl.DataFrame:

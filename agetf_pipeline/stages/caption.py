@@ -1,24 +1,30 @@
 """Caption every image of a partition with Janus, without words of age, and keep the embeddings.
 
-Reads the table `images`. Writes the table `captions`, chunk by chunk: what is there already for the
-same image, model and prompt is kept. An image without a usable caption is a row with the reason.
+Reads the table `images`. Writes the table `captions`, batch by batch: what is there already for the
+same image, model and prompt is kept, and so is what other models and prompts gave. An image without
+a usable caption is a row with the reason. Beside the table: the embeddings mapped into memory, and
+token grids where they are asked for.
 """
+
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.devices import set_num_threads
 from agetf_pipeline.core.errors import StageError
-from agetf_pipeline.core.hashing import fingerprint
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.incremental import update_table
+from agetf_pipeline.data.incremental import IncrementalResult, update_table
 from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
 from agetf_pipeline.data.tables import read_table, table_hashes, table_path, to_frame
 from agetf_pipeline.experts.load import weights_hash
 from agetf_pipeline.stages.base import StageReport, run_once
 
+if TYPE_CHECKING:
+    from agetf_pipeline.captions.versions import CaptionVersion
+
 STAGE = "caption"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 _MAX_REASONS = 3
 
 
@@ -31,14 +37,17 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         WeightsError: Janus is absent or does not fit.
         StageError: Too many images have no caption.
     """
+    from agetf_pipeline.captions.versions import current_version
+    from agetf_pipeline.experts.janus import require_janus
+
+    require_janus(config)
     inputs = table_hashes(workspace, IMAGES, [partition])
-    inputs["weights/janus"] = _janus_hash(config, workspace)
-    section = config.caption
+    inputs["weights/janus"] = weights_hash(config, workspace, "janus")
+    version = current_version(config, workspace)
     settings = {
-        "prompt": section.prompt,
-        "max_new_tokens": section.max_new_tokens,
-        "max_failed_fraction": section.max_failed_fraction,
-        "precision": config.runtime.precision,
+        "version": version.name,
+        "token_grid": config.caption.token_grid,
+        "max_failed_fraction": config.caption.max_failed_fraction,
     }
     return run_once(
         workspace,
@@ -46,46 +55,23 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         settings,
         CODE_VERSION,
         inputs,
-        lambda: _work(config, workspace, partition),
+        lambda: _work(config, workspace, partition, version),
         partition,
     )
 
 
-def prompt_hash(config: PipelineConfig) -> str:
-    """Return the identity of the request, and of the code that cleans what comes back."""
-    request = {"prompt": config.caption.prompt, "max_new_tokens": config.caption.max_new_tokens}
-    return fingerprint(request, CODE_VERSION, {})[:16]
-
-
-def _janus_hash(config: PipelineConfig, workspace: Workspace) -> str:
-    from agetf_pipeline.experts.janus import require_janus
-
-    require_janus(config)
-    return weights_hash(config, workspace, "janus")
-
-
-def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
-    from agetf_pipeline.experts.janus import janus_version
+def _work(
+    config: PipelineConfig, workspace: Workspace, partition: str, version: "CaptionVersion"
+) -> StageReport:
+    from agetf_pipeline.captions.cache import ensure_index, read_captions
+    from agetf_pipeline.captions.versions import record_version, request_of
 
     set_num_threads(config.runtime.num_threads)
     images = read_table(workspace, IMAGES, [partition]).select("image_id", "face_path")
-    version = janus_version(config, workspace)
-    wanted = images.with_columns(
-        model_version=pl.lit(version),
-        prompt_hash=pl.lit(prompt_hash(config)),
-        # Failed rows count as missing: they are tried again whenever the stage runs anew.
-        status=pl.lit("ok"),
-    )
-    result = update_table(
-        workspace,
-        CAPTIONS,
-        partition,
-        wanted,
-        lambda chunk: _caption_chunk(config, workspace, chunk),
-        config.caption.chunk_size,
-        f"caption {partition}",
-    )
-    rows = read_table(workspace, CAPTIONS, [partition])
+    result = _update(config, workspace, partition, images, version)
+    record_version(workspace, version, request_of(config))
+    index = ensure_index(workspace, partition, version)
+    rows = read_captions(workspace, partition, version)
     failed = rows.filter(pl.col("status") == "failed")
     ok = rows.filter(pl.col("status") == "ok")
     messages = _explain(failed)
@@ -99,39 +85,87 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
         "num_distinct": ok["caption"].n_unique(),
     }
     outputs = {"captions": workspace.relative(table_path(workspace, CAPTIONS, partition))}
+    if index is not None:
+        outputs["embeddings"] = workspace.relative(index)
     return StageReport(STAGE, counts=counts, outputs=outputs, messages=messages)
 
 
-def _caption_chunk(
-    config: PipelineConfig, workspace: Workspace, chunk: pl.DataFrame
+def _update(
+    config: PipelineConfig,
+    workspace: Workspace,
+    partition: str,
+    images: pl.DataFrame,
+    version: "CaptionVersion",
+) -> IncrementalResult:
+    """Write what is missing of the table, a batch at a time."""
+    wanted = images.with_columns(
+        model_version=pl.lit(version.model_version),
+        prompt_hash=pl.lit(version.prompt_hash),
+        # Failed rows count as missing: they are tried again whenever the stage runs anew.
+        status=pl.lit("ok"),
+    )
+
+    def has_grid(rows: pl.DataFrame) -> pl.Series:
+        paths = rows["token_grid_path"].to_list()
+        return pl.Series([p is not None and workspace.resolve(p).is_file() for p in paths])
+
+    def is_of_an_image(rows: pl.DataFrame) -> pl.Series:
+        return rows["image_id"].is_in(images["image_id"].to_list())
+
+    return update_table(
+        workspace,
+        CAPTIONS,
+        partition,
+        wanted,
+        lambda batch: _caption_batch(config, workspace, batch),
+        config.caption.batch_size,
+        f"caption {partition}",
+        is_current=has_grid if config.caption.token_grid else None,
+        keeps_besides=is_of_an_image,
+    )
+
+
+def _caption_batch(
+    config: PipelineConfig, workspace: Workspace, batch: pl.DataFrame
 ) -> pl.DataFrame:
     from agetf_pipeline.captions.captioner import caption_faces
+    from agetf_pipeline.captions.token_grids import save_grid
+    from agetf_pipeline.captions.versions import request_of
     from agetf_pipeline.experts.faces import load_readable_faces
     from agetf_pipeline.experts.janus import load_janus
 
-    janus = load_janus(config, workspace)
-    size_px = janus.input_px
-    faces_NHWC, reasons = load_readable_faces(workspace, chunk["face_path"].to_list(), size_px)
-    captions = []
-    for start in range(0, len(faces_NHWC), config.caption.batch_size):
-        batch = faces_NHWC[start : start + config.caption.batch_size]
-        captions += caption_faces(
-            janus, batch, config.caption.prompt, config.caption.max_new_tokens
-        )
+    janus, request = load_janus(config, workspace), request_of(config)
+    paths = batch["face_path"].to_list()
+    faces_NHWC, reasons = load_readable_faces(workspace, paths, janus.input_px)
+    readable = [
+        image_id for image_id, why in zip(batch["image_id"], reasons, strict=True) if why is None
+    ]
+    captions = (
+        caption_faces(janus, faces_NHWC, readable, request, config.caption.token_grid)
+        if readable
+        else []
+    )
     written = iter(captions)
     rows = []
-    for keys, reason in zip(chunk.iter_rows(named=True), reasons, strict=True):
+    for keys, reason in zip(batch.iter_rows(named=True), reasons, strict=True):
         row = dict.fromkeys(CAPTIONS.schema.names)
-        row |= {name: keys[name] for name in ("image_id", "model_version", "prompt_hash")}
+        row |= {name: keys[name] for name in CAPTIONS.key} | {"prompt": request.prompt}
         if reason is None:
             caption = next(written)
             reason = caption.reason
             row |= {
                 "raw_caption": caption.raw,
                 "caption": caption.clean if reason is None else None,
+                "num_tokens": caption.num_tokens,
+                "finished": caption.finished,
                 "image_embedding": caption.image_embedding,
                 "text_embedding": caption.text_embedding if reason is None else None,
             }
+            if caption.token_grid is not None:
+                grid = save_grid(
+                    workspace, keys["model_version"], keys["image_id"], caption.token_grid
+                )
+                row["token_grid_path"] = workspace.relative(grid)
         rows.append({**row, "status": "ok" if reason is None else "failed", "reason": reason})
     return to_frame(rows, CAPTIONS)
 

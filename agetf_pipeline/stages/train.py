@@ -15,7 +15,6 @@ from agetf_pipeline.data.tables import read_table, table_hashes
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
     from agetf_pipeline.age_transformer.renderer import Renderer
@@ -58,14 +57,21 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         **table_hashes(workspace, IMAGES),
         **_guidance_hashes(workspace),
     }
-    if train.guidance == "embedding":
-        inputs |= table_hashes(workspace, CAPTIONS)
+    if train.guidance != "null":
+        inputs |= table_hashes(workspace, CAPTIONS) | _captions_version(workspace)
     if train.init_from is not None and train.init_from.exists():
         inputs["init_from"] = hash_file(train.init_from)
     identity = fingerprint(settings, CODE_VERSION, inputs)
     return run_once(
         workspace, STAGE, settings, CODE_VERSION, inputs, lambda: _work(config, workspace, identity)
     )
+
+
+def _captions_version(workspace: Workspace) -> dict[str, str]:
+    from agetf_pipeline.captions.versions import recorded_version
+
+    version = recorded_version(workspace)
+    return {} if version is None else {"captions/version": version.name}
 
 
 def _guidance_hashes(workspace: Workspace) -> dict[str, str]:
@@ -96,7 +102,7 @@ def _work(config: PipelineConfig, workspace: Workspace, identity: str) -> StageR
         "model": training.model_settings.to_card(),
         "model_size": train.model,
         "anchors_years": training.anchors_years,
-        "guidance": train.guidance if training.embeddings is not None else "null",
+        "guidance": train.guidance if training.vlm is not None else "null",
         "num_images": state.num_images,
         "trained_on": "synthetic" if config.synthesize.enabled else "workspace corpus",
     }
@@ -142,6 +148,7 @@ def _prepare(
     from agetf_pipeline.training.dataset import load_face_data, read_anchors
     from agetf_pipeline.training.guidance import load_guidance
     from agetf_pipeline.training.loop import Run
+    from agetf_pipeline.training.vlm_guidance import open_guidance
 
     train = config.train
     set_num_threads(config.runtime.num_threads)
@@ -149,8 +156,10 @@ def _prepare(
     plain = settings_of(train.model)
     data = load_face_data(workspace, manifest, plain.size_px, "train")
     messages: list[str] = []
-    embeddings = _embeddings(workspace, data, messages) if train.guidance == "embedding" else None
-    settings = settings_of(train.model, 0 if embeddings is None else embeddings.shape[1])
+    vlm = None
+    if train.guidance != "null":
+        vlm = open_guidance(workspace, data.image_ids, train.guidance, messages)
+    settings = settings_of(train.model, 0 if vlm is None else vlm.width)
     if train.init_from is not None:
         require_verified(train.init_from, workspace, config.runtime)
     return Run(
@@ -159,37 +168,13 @@ def _prepare(
         read_anchors(anchors_path(config, workspace)),
         data,
         load_guidance(workspace, device),
-        embeddings,
+        vlm,
         read_state(train.init_from) if train.init_from is not None else None,
         device,
         workspace.experiments / train.run_name,
         workspace.state / "fit" / "age_transformer" / f"{train.run_name}.pt",
         identity,
     ), messages
-
-
-def _embeddings(workspace: Workspace, data: "FaceData", messages: list[str]) -> "np.ndarray | None":
-    """Return the VLM embedding of each training image, NaN where there is none."""
-    import numpy as np
-
-    from agetf_pipeline.captions.cache import load_embeddings
-
-    image_ids, vectors = load_embeddings(workspace)
-    if not image_ids:
-        messages.append(
-            "train.guidance is 'embedding', but the caption cache holds no embedding: trained "
-            "without guidance. Run the stage caption, or set train.guidance=null."
-        )
-        return None
-    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
-    rows = np.array([row_of.get(image_id, -1) for image_id in data.image_ids])
-    embeddings = np.where(rows[:, None] >= 0, vectors[rows], np.nan).astype(np.float32)
-    if missing := int((rows < 0).sum()):
-        messages.append(
-            f"{missing} of {len(rows)} training images have no embedding in the caption cache: "
-            "they train with the null token."
-        )
-    return embeddings
 
 
 def _write_samples(

@@ -31,6 +31,7 @@ from agetf_pipeline.training.dataset import Batch, FaceData, Sampler
 from agetf_pipeline.training.guidance import Guidance
 from agetf_pipeline.training.objective import StepData
 from agetf_pipeline.training.records import Board
+from agetf_pipeline.training.vlm_guidance import VlmGuidance
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,8 +46,7 @@ class Run:
         anchors_years: Ages that are rendered.
         data: The training split, at the model's size.
         guidance: The frozen networks.
-        embeddings: float32 (n, D), VLM embedding of each image, rows of NaN where there is none;
-            None where training is not guided.
+        vlm: What a vision-language model says of each image; None where training is not guided.
         initial_state: Weights to start from, or None.
         device: Where it runs.
         folder: The run folder, for logs and for a batch that went wrong.
@@ -59,7 +59,7 @@ class Run:
     anchors_years: list[float]
     data: FaceData
     guidance: Guidance
-    embeddings: np.ndarray | None
+    vlm: VlmGuidance | None
     initial_state: dict[str, Tensor] | None
     device: torch.device
     folder: Path
@@ -249,8 +249,8 @@ def _to_step_data(run: Run, state: TrainState, batch: Batch) -> StepData:
     target = to_tensor(batch.targets.reshape(B * A, *batch.targets.shape[2:])).to(device)
     progress = state.num_images / config.num_images
     vlm = None
-    if run.embeddings is not None:
-        rows = torch.from_numpy(run.embeddings[batch.indices].copy())
+    if run.vlm is not None:
+        rows = torch.from_numpy(run.vlm.of(batch.indices))
         rows[torch.rand(B) < config.guidance_dropout] = float("nan")
         vlm = rows.to(device)
     return StepData(

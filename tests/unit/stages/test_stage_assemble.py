@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 from label_corpus import write_corpus
 
+from agetf_pipeline.captions.versions import CaptionVersion, Request, record_version
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.config.assemble import AssembleConfig
 from agetf_pipeline.config.enhance import RecheckConfig
@@ -147,12 +148,13 @@ def _with_enhancement(filtered, folder):
     ]  # fmt: skip
     captions = [
         dict.fromkeys(CAPTIONS.schema.names)
-        | {"image_id": image_id, "model_version": "m", "prompt_hash": "p",
+        | {"image_id": image_id, "model_version": "m", "prompt_hash": "p", "prompt": "?",
            "status": "ok" if image_id == used else "failed"}
         for image_id in (used, flagged)
     ]  # fmt: skip
     for spec, rows in ((ENHANCED, enhanced), (ENHANCED_AGES, ages), (CAPTIONS, captions)):
         write_table(workspace, spec, CAF, to_frame(rows, spec))
+    record_version(workspace, CaptionVersion("m", "p"), Request("?", 8))
     return workspace, ids
 
 

@@ -8,13 +8,16 @@ import pytest
 from PIL import Image
 
 from agetf_pipeline.captions import captioner
-from agetf_pipeline.captions.cache import load_embeddings, load_lookup
+from agetf_pipeline.captions.cache import index_path, open_embeddings, read_captions
+from agetf_pipeline.captions.token_grids import load_grid
+from agetf_pipeline.captions.versions import current_version, recorded_version
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, DataError, StageError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
 from agetf_pipeline.data.tables import read_table, table_path, write_table
+from agetf_pipeline.experts.free_text_janus import Written
 from agetf_pipeline.experts.janus import fit_janus, load_janus
 from agetf_pipeline.stages import caption
 
@@ -23,7 +26,7 @@ NUM_IMAGES = 5
 
 
 def _config(**section: object) -> PipelineConfig:
-    settings = {"num_train_faces": 8, "chunk_size": 2, "batch_size": 2, **section}
+    settings = {"num_train_faces": 8, "batch_size": 2, **section}
     janus = {"size": "tiny", "input_px": 32, "num_steps": 8, "batch_size": 8, "lr": 3e-3}
     return PipelineConfig.model_validate(
         {
@@ -70,11 +73,17 @@ def workspace(trained: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     shutil.copytree(trained.root, tmp_path, dirs_exist_ok=True)
 
-    def say(janus: object, prompt: np.ndarray, max_new_tokens: int) -> list[str]:
-        return ["A young man with a beard."] * len(prompt)
-
-    monkeypatch.setattr(captioner, "generate", say)
+    _say(monkeypatch, "A young man with a beard.")
     return Workspace(tmp_path)
+
+
+def _say(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
+    """Make the network write these texts, in turn, in place of its own."""
+
+    def write(janus: object, prompt: np.ndarray, max_new_tokens: int) -> list[Written]:
+        return [Written(texts[index % len(texts)], True) for index in range(len(prompt))]
+
+    monkeypatch.setattr(captioner, "write_greedily", write)
 
 
 def test_every_image_gets_a_row_without_words_of_age(workspace: Workspace) -> None:
@@ -135,9 +144,9 @@ def test_a_file_that_is_gone_is_a_row_with_a_reason_and_tried_again(workspace: W
 def test_too_many_failures_stop_the_stage(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(captioner, "generate", lambda *_: ["She is 45.", "He is forty."])
+    _say(monkeypatch, "She is 45.", "He is forty.")
     with pytest.raises(StageError, match="nothing but words of age"):
-        caption.run(_config(batch_size=2, chunk_size=2), _of_two(workspace), PARTITION)
+        caption.run(_config(batch_size=2), _of_two(workspace), PARTITION)
 
 
 def test_without_janus_the_message_names_the_key(tmp_path: Path) -> None:
@@ -146,17 +155,77 @@ def test_without_janus_the_message_names_the_key(tmp_path: Path) -> None:
 
 
 def test_embeddings_are_read_by_image(workspace: Workspace) -> None:
-    assert load_embeddings(workspace)[1].shape == (0, 0)
     caption.run(_config(), workspace, PARTITION)
-    image_ids, matrix = load_embeddings(workspace, [PARTITION])
-    assert matrix.dtype == np.float16
-    assert matrix.shape[0] == len(image_ids) == NUM_IMAGES
-    lookup = load_lookup(workspace, kind="text")
-    assert image_ids[3] in lookup
-    assert lookup.of(image_ids[::-1]).shape == matrix.shape
-    np.testing.assert_array_equal(lookup.of([image_ids[3]])[0], lookup.matrix[3])
-    with pytest.raises(DataError, match="caption"):
-        lookup.of(["unknown"])
+    version = current_version(_config(), workspace)
+    assert recorded_version(workspace) == version
+    rows = read_table(workspace, CAPTIONS, [PARTITION])
+    store = open_embeddings(workspace, version)
+    assert store.image_ids == rows["image_id"].to_list()
+    for kind in ("image", "text"):
+        stored = np.array(rows[f"{kind}_embedding"].to_list(), np.float16)
+        np.testing.assert_array_equal(store.of(store.image_ids, kind), stored)
+
+
+def test_another_prompt_makes_new_rows_and_keeps_the_old(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caption.run(_config(), workspace, PARTITION)
+    first = current_version(_config(), workspace)
+    before = read_captions(workspace, PARTITION, first, CAPTIONS.schema.names)
+    _say(monkeypatch, "A woman with glasses.")
+    other = _config(prompt="Who is this?")
+    caption.run(other, workspace, PARTITION)
+    second = current_version(other, workspace)
+    assert recorded_version(workspace) == second != first
+    assert read_table(workspace, CAPTIONS, [PARTITION]).height == 2 * NUM_IMAGES
+    assert read_captions(workspace, PARTITION, first, CAPTIONS.schema.names).equals(before)
+    new = read_captions(workspace, PARTITION, second)
+    assert new["caption"].unique().to_list() == ["A woman with glasses."]
+    assert new["prompt"].unique().to_list() == ["Who is this?"]
+    assert len(open_embeddings(workspace, second)) == NUM_IMAGES
+
+    # Back to the first prompt: all of it is there, no network is called.
+    def refuse(*_: object) -> list:
+        raise AssertionError("the network was called")
+
+    monkeypatch.setattr(captioner, "caption_faces", refuse)
+    again = caption.run(_config(), workspace, PARTITION)
+    assert (again.counts["num_reused"], again.counts["num_computed"]) == (NUM_IMAGES, 0)
+    assert recorded_version(workspace) == first
+    # An image that is gone takes its rows of every version with it.
+    _write_images(workspace, NUM_IMAGES - 1)
+    caption.run(_config(), workspace, PARTITION)
+    assert read_table(workspace, CAPTIONS, [PARTITION]).height == 2 * (NUM_IMAGES - 1)
+
+
+def test_token_grids_are_kept_when_asked_for_and_made_again_when_lost(
+    workspace: Workspace,
+) -> None:
+    caption.run(_config(), workspace, PARTITION)
+    config = _config(token_grid=True)
+    assert caption.run(config, workspace, PARTITION).counts["num_computed"] == NUM_IMAGES
+    version = current_version(config, workspace)
+    rows = read_captions(workspace, PARTITION, version)
+    pooled = open_embeddings(workspace, version).of(rows["image_id"].to_list())
+    for path, vector in zip(rows["token_grid_path"], pooled, strict=True):
+        grid = load_grid(workspace, path)
+        assert (grid.dtype, grid.shape) == (np.float16, (16, len(vector)))
+        np.testing.assert_allclose(grid.astype(np.float32).mean(axis=0), vector, atol=2e-3)
+    workspace.resolve(rows["token_grid_path"][2]).unlink()
+    table_path(workspace, CAPTIONS, PARTITION).touch()
+    again = caption.run(_config(token_grid=True, max_failed_fraction=0.5), workspace, PARTITION)
+    assert again.counts["num_computed"] == 1
+
+
+def test_a_lost_or_damaged_index_is_made_again(workspace: Workspace) -> None:
+    caption.run(_config(), workspace, PARTITION)
+    version = current_version(_config(), workspace)
+    path = index_path(workspace, PARTITION, version)
+    whole = path.read_bytes()
+    for damage in (None, whole[: len(whole) // 2], b""):
+        path.unlink() if damage is None else path.write_bytes(damage)
+        assert len(open_embeddings(workspace, version)) == NUM_IMAGES
+        assert path.read_bytes() == whole
 
 
 def _of_two(workspace: Workspace) -> Workspace:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from agetf_pipeline.age_transformer.renderer import Renderer
+from agetf_pipeline.captions.versions import CaptionVersion, Request, record_version
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.weights import read_card
 from agetf_pipeline.core.workspace import Workspace
@@ -57,21 +58,14 @@ def workspace(tmp_path) -> Workspace:
             }
         )
         embedding = None if index == 0 else rng.normal(size=5).astype(np.float16).tolist()
-        captions.append(
-            {
-                "image_id": f"{index:064x}",
-                "model_version": "v",
-                "prompt_hash": "p",
-                "status": "ok",
-                "reason": None,
-                "raw_caption": "a face",
-                "caption": "a face",
-                "image_embedding": embedding,
-                "text_embedding": None,
-            }
-        )
+        row = dict.fromkeys(CAPTIONS.schema.names)
+        row |= {"image_id": f"{index:064x}", "model_version": "v", "prompt_hash": "p"}
+        row |= {"prompt": "?", "status": "ok", "raw_caption": "a face", "caption": "a face"}
+        row |= {"image_embedding": embedding, "text_embedding": embedding if index < 4 else None}
+        captions.append(row)
     write_table(workspace, TRAINING_MANIFEST, ALL_PARTITIONS, to_frame(rows, TRAINING_MANIFEST))
     write_table(workspace, CAPTIONS, "caf/shard-0000", to_frame(captions, CAPTIONS))
+    record_version(workspace, CaptionVersion("v", "p"), Request("?", 8))
     return workspace
 
 
@@ -90,7 +84,7 @@ def test_distill_and_train_leave_a_model_that_renders_and_skip_when_nothing_chan
     assert report.counts["num_images_seen"] == 8
     assert report.counts["num_pairable_images"] == 6
     assert report.figures["val_paired_l1"] is not None
-    assert any("1 of 6 training images have no embedding" in text for text in report.messages)
+    assert any("1 of 6 training images have no image embedding" in text for text in report.messages)
     assert any("extrapolation" in text for text in report.messages)
     for relative in report.outputs.values():
         assert workspace.resolve(relative).is_file()
@@ -116,6 +110,19 @@ def test_distill_and_train_leave_a_model_that_renders_and_skip_when_nothing_chan
     assert train.run(config, workspace).status == "ran"
     assert path.read_bytes() == content
     assert train.run(make_config(guidance="embedding", seed=3), workspace).status == "ran"
+
+
+def test_captions_guide_training_where_they_are(workspace):
+    distill.run(make_config(), workspace)
+    config = make_config(guidance="caption")
+    report = train.run(config, workspace)
+    assert any("3 of 6 training images have no text embedding" in t for t in report.messages)
+    assert read_card(train.weights_path(config, workspace))["guidance"] == "caption"
+    # Another version of the captions, of which there are none: another training.
+    record_version(workspace, CaptionVersion("v", "other"), Request("!", 8))
+    again = train.run(config, workspace)
+    assert again.status == "ran"
+    assert read_card(train.weights_path(config, workspace))["guidance"] == "null"
 
 
 def test_training_starts_from_given_weights_and_says_when_there_are_no_embeddings(workspace):

@@ -10,16 +10,21 @@ import torch
 
 import agetf_pipeline.training
 from agetf_pipeline.age_transformer.sizes import ModelSettings
+from agetf_pipeline.captions.cache import open_embeddings
+from agetf_pipeline.captions.versions import CaptionVersion
 from agetf_pipeline.config.train import TrainConfig
 from agetf_pipeline.core.errors import StageError, WeightsError
 from agetf_pipeline.core.fitting import FitSettings
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS, group_of
+from agetf_pipeline.data.schemas import CAPTIONS
+from agetf_pipeline.data.tables import to_frame, write_table
 from agetf_pipeline.training import guidance, loop
 from agetf_pipeline.training.alignment import PairAligner
 from agetf_pipeline.training.checkpoints import Ema
 from agetf_pipeline.training.dataset import FaceData, Sampler
+from agetf_pipeline.training.vlm_guidance import VlmGuidance
 
 SMALL = ModelSettings(32, 1, (8, 16, 16), (1, 1, 1), 1, 2, 16, vlm_dim=4)
 
@@ -56,12 +61,26 @@ def make_run(folder: Path, **changes) -> loop.Run:
         guidance.build_critic(name, 8, 32).eval().requires_grad_(False)
         for name in (guidance.AGE_REGRESSOR, guidance.IDENTITY_EMBEDDER)
     ]
-    embeddings = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
     return loop.Run(
         TrainConfig(**settings), SMALL, [5.0, 35.0, 65.0, 95.0], face_data(),
-        guidance.Guidance(*networks), embeddings, None, torch.device("cpu"),
+        guidance.Guidance(*networks), _vectors(folder), None, torch.device("cpu"),
         folder, folder / "checkpoint.pt", "identity",
     )  # fmt: skip
+
+
+def _vectors(folder: Path) -> VlmGuidance:
+    """A vector of each of the eight faces, in a file as the caption cache has them."""
+    values = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float16)
+    rows = [
+        dict.fromkeys(CAPTIONS.schema.names)
+        | {"image_id": str(index), "model_version": "v", "prompt_hash": "p", "prompt": "?",
+           "status": "ok", "image_embedding": value, "text_embedding": value}
+        for index, value in enumerate(values)
+    ]  # fmt: skip
+    workspace = Workspace(folder / "captions")
+    write_table(workspace, CAPTIONS, "ffhq_aging", to_frame(rows, CAPTIONS))
+    store = open_embeddings(workspace, CaptionVersion("v", "p"))
+    return VlmGuidance(store, np.arange(8), "image")
 
 
 def test_ten_and_ten_steps_equal_twenty(tmp_path):
