@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from agetf_pipeline.captions.versions import CaptionVersion, cache_folder
 from agetf_pipeline.core.errors import DataError
-from agetf_pipeline.core.files import atomic_path
+from agetf_pipeline.core.files import atomic_path, remove_temporary_files
 from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import CAPTIONS
 from agetf_pipeline.data.streaming import SortedTable
@@ -79,6 +80,13 @@ def ensure_index(workspace: Workspace, partition: str, version: CaptionVersion) 
     source = hash_file(table).encode()
     if _source_of(path) == source:
         return path
+    locks = workspace.state / "locks" / "embeddings"
+    with exclusive_lock(locks / f"{partition}.lock", f"embeddings of {partition}"):
+        remove_temporary_files(path.parent)
+        return _write_index(path, table, version, source)
+
+
+def _write_index(path: Path, table: Path, version: CaptionVersion, source: bytes) -> Path | None:
     slices = _embedded(table, version)
     first = next(slices, None)
     if first is None:

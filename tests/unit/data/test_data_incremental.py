@@ -205,3 +205,60 @@ def test_stale_rows_may_leave_before_anything_is_computed(workspace, first):
     assert seen == [[f"{n:03}" for n in range(kept)]] * 2
     assert read_table(workspace, SPEC)["version"].to_list() == ["1"] * 6 + ["2"] * 6
     assert left_over(workspace) == []
+
+
+VERSIONED = TableSpec("versioned", SPEC.schema, ("image_id", "version"), "Squares by version.")
+
+
+def keep_low(rows: pl.DataFrame) -> pl.Series:
+    return rows["image_id"] < "007"
+
+
+def update_versioned(workspace: Workspace, rows: pl.DataFrame, keeps=keep_low, compute=square):
+    return update_table(workspace, VERSIONED, "x", rows, compute, 4, "squares", keeps_besides=keeps)
+
+
+def test_rows_of_other_versions_stay_where_they_are_wanted_besides(workspace):
+    update_versioned(workspace, wanted(range(9), "1"))
+    result = update_versioned(workspace, wanted(range(3, 8), "2"))
+    assert result == IncrementalResult(0, 5, 2)  # of version 1, those from 007 on go
+    rows = read_table(workspace, VERSIONED, ["x"])
+    keys = [(f"{n:03}", "1") for n in range(7)] + [(f"{n:03}", "2") for n in range(3, 8)]
+    assert rows.select("image_id", "version").rows() == sorted(keys)
+    assert rows["square"].to_list() == [int(image_id) ** 2 for image_id, _ in sorted(keys)]
+
+    # Asked for again: nothing is computed, and the other version stays.
+    path = table_path(workspace, VERSIONED, "x")
+    before = hash_file(path)
+    again = update_versioned(workspace, wanted(range(7), "1"), compute=refuse)
+    assert again == IncrementalResult(7, 0, 1)  # 007 of version 2 is neither wanted nor kept
+    assert update_versioned(workspace, wanted(range(7), "1"), compute=refuse).num_dropped == 0
+    assert hash_file(path) != before
+    without = update_versioned(workspace, wanted(range(7), "1"), keeps=None, compute=refuse)
+    assert without.num_dropped == 4
+
+
+def refuse(_chunk: pl.DataFrame) -> pl.DataFrame:
+    raise AssertionError("nothing is to be computed")
+
+
+def test_kept_rows_come_through_an_interruption_and_the_dropping_of_stale_ones(workspace):
+    update_versioned(workspace, wanted(range(5), "1"))
+    chunks = []
+
+    def interrupted(chunk: pl.DataFrame) -> pl.DataFrame:
+        chunks.append(chunk)
+        if len(chunks) == 2:
+            raise KeyboardInterrupt
+        return square(chunk)
+
+    with pytest.raises(KeyboardInterrupt):
+        update_versioned(workspace, wanted(range(6), "2"), compute=interrupted)
+    result = update_table(
+        workspace, VERSIONED, "x", wanted(range(6), "2"), square, 4, "squares",
+        is_current=lambda rows: rows["square"] != 4, drop_stale_first=True, keeps_besides=keep_low,
+    )  # fmt: skip
+    assert result == IncrementalResult(3, 3, 1)
+    rows = read_table(workspace, VERSIONED, ["x"])
+    assert rows["version"].value_counts().sort("version").rows() == [("1", 5), ("2", 6)]
+    assert left_over(workspace) == ["x.parquet"]  # the table: no part, nothing temporary

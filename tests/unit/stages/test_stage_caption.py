@@ -3,67 +3,34 @@
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
-from PIL import Image
+from captioned_shard import PARTITION, make_config, make_workspace, write_images
 
 from agetf_pipeline.captions import captioner
 from agetf_pipeline.captions.cache import index_path, open_embeddings, read_captions
 from agetf_pipeline.captions.token_grids import load_grid
 from agetf_pipeline.captions.versions import current_version, recorded_version
 from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.core.errors import ConfigError, DataError, StageError
+from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
-from agetf_pipeline.data.tables import read_table, table_path, write_table
+from agetf_pipeline.data.tables import read_table, table_path
 from agetf_pipeline.experts.free_text_janus import Written
-from agetf_pipeline.experts.janus import fit_janus, load_janus
+from agetf_pipeline.experts.janus import load_janus
 from agetf_pipeline.stages import caption
 
-PARTITION = "caf/shard-0000"
 NUM_IMAGES = 5
 
 
 def _config(**section: object) -> PipelineConfig:
-    settings = {"num_train_faces": 8, "batch_size": 2, **section}
-    janus = {"size": "tiny", "input_px": 32, "num_steps": 8, "batch_size": 8, "lr": 3e-3}
-    return PipelineConfig.model_validate(
-        {
-            "runtime": {"device": "cpu"},
-            "train_experts": {"experts": {"janus": janus}},
-            "caption": settings,
-        }
-    )
-
-
-def _write_images(workspace: Workspace, num: int = NUM_IMAGES) -> None:
-    rng, rows = np.random.default_rng(0), []
-    folder = workspace.raw_caf / "shard-0000"
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(num):
-        path = folder / f"{index}.png"
-        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
-        row = dict.fromkeys(IMAGES.schema.names)
-        place = workspace.relative(path)
-        row |= {"image_id": hash_file(path), "partition": PARTITION, "path": place}
-        row |= {"face_path": place, "raw_name": path.name, "format": "PNG", "mode": "RGB"}
-        row |= dict.fromkeys(("stored_width_px", "stored_height_px", "width_px", "height_px"), 40)
-        rows.append({**row, "num_bytes": path.stat().st_size, "is_grey": False, "flags": []})
-    frame = pl.DataFrame(rows, schema=read_table(workspace, IMAGES).schema)
-    write_table(workspace, IMAGES, PARTITION, frame)
+    settings = {"batch_size": 2, "max_new_tokens": 32, "max_failed_fraction": 0.2}
+    return make_config(**{**settings, **section})
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("captions"))
-    faces = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    fit_janus(
-        _config(), workspace, faces, np.linspace(1, 90, 8), workspace.state / "janus.pt", "faces",
-        workspace.models / "experts" / "janus", {"trained_on": "synthetic"},
-    )  # fmt: skip
-    _write_images(workspace)
-    return workspace
+    return make_workspace(tmp_path_factory.mktemp("captions"), NUM_IMAGES)
 
 
 @pytest.fixture
@@ -119,7 +86,7 @@ def test_running_again_calls_no_network_and_keeps_the_bytes(
 
 def test_only_new_images_and_new_prompts_are_captioned(workspace: Workspace) -> None:
     caption.run(_config(), workspace, PARTITION)
-    _write_images(workspace, NUM_IMAGES + 2)
+    write_images(workspace, NUM_IMAGES + 2)
     assert caption.run(_config(), workspace, PARTITION).counts["num_computed"] == 2
     other = caption.run(_config(prompt="Who is this?"), workspace, PARTITION)
     assert other.counts["num_computed"] == NUM_IMAGES + 2
@@ -193,7 +160,7 @@ def test_another_prompt_makes_new_rows_and_keeps_the_old(
     assert (again.counts["num_reused"], again.counts["num_computed"]) == (NUM_IMAGES, 0)
     assert recorded_version(workspace) == first
     # An image that is gone takes its rows of every version with it.
-    _write_images(workspace, NUM_IMAGES - 1)
+    write_images(workspace, NUM_IMAGES - 1)
     caption.run(_config(), workspace, PARTITION)
     assert read_table(workspace, CAPTIONS, [PARTITION]).height == 2 * (NUM_IMAGES - 1)
 
@@ -229,5 +196,5 @@ def test_a_lost_or_damaged_index_is_made_again(workspace: Workspace) -> None:
 
 
 def _of_two(workspace: Workspace) -> Workspace:
-    _write_images(workspace, 2)
+    write_images(workspace, 2)
     return workspace
