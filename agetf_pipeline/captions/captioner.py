@@ -4,6 +4,7 @@ Shapes: B batch, H W C image, T image tokens, P prompt tokens, K caption tokens,
 language model.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,14 @@ from torch import Tensor
 
 from agetf_pipeline.captions.age_words import remove_age_words
 from agetf_pipeline.captions.versions import Request
-from agetf_pipeline.experts.free_text_janus import write_greedily
+from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.experts.janus import Janus
+from agetf_pipeline.experts.janus_writing import Written, write_drawn, write_greedily
+
+_LOGGER = logging.getLogger(__name__)
+
+_MAX_PADDING = 0.2
+"""Of the longest text that is embedded at once with others: the share that a shorter one lacks."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Caption:
     Attributes:
         raw: As it was written, or None where nothing was.
         clean: Without words of age; None where nothing is left.
-        num_tokens: Written for the raw caption.
+        num_tokens: Written by the network before its end or its cut; the raw caption may have fewer
+            where its last sentence is not whole.
         finished: Whether the network came to its end by itself.
         image_embedding: float16 (D,), mean of the aligned image features; None where not finite.
         text_embedding: float16 (D,), mean of the last hidden states over the clean caption; None
@@ -43,7 +51,6 @@ class Caption:
     reason: str | None
 
 
-@torch.inference_mode()
 def caption_faces(
     janus: Janus,
     faces_BHWC: np.ndarray,
@@ -51,7 +58,7 @@ def caption_faces(
     request: Request,
     with_grid: bool = False,
 ) -> list[Caption]:
-    """Caption a batch of faces; image features are computed once for words and embedding.
+    """Caption a batch of faces; where the memory does not hold it, half of it at a time.
 
     Args:
         janus: The network.
@@ -59,18 +66,56 @@ def caption_faces(
         image_ids: B names: drawn words depend on an image's own, not on its batch.
         request: Prompt, greatest length, and how words are chosen.
         with_grid: Whether to return the features before pooling too.
+
+    Raises:
+        StageError: The memory does not hold a single image.
     """
+    try:
+        return _caption_at_once(janus, faces_BHWC, image_ids, request, with_grid)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(image_ids) <= 1:
+            raise StageError(
+                f"Expected memory on {janus.device} for captioning one image; found too little: "
+                f"{error}. Set runtime.precision=bf16 (half the memory), lower "
+                "caption.max_new_tokens, close other programs there, or set runtime.device=cpu."
+            ) from error
+    # Outside of the handler, whose traceback keeps the tensors of the failed attempt alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(image_ids) // 2
+    _LOGGER.warning(
+        "%d images at once do not fit the memory of %s: going on with %d. "
+        "Set caption.batch_size=%d to be spared the attempt.",
+        len(image_ids), janus.device, half, half,
+    )  # fmt: skip
+    return [
+        caption
+        for part in (slice(None, half), slice(half, None))
+        for caption in caption_faces(janus, faces_BHWC[part], image_ids[part], request, with_grid)
+    ]
+
+
+@torch.inference_mode()
+def _caption_at_once(
+    janus: Janus,
+    faces_BHWC: np.ndarray,
+    image_ids: Sequence[str],
+    request: Request,
+    with_grid: bool,
+) -> list[Caption]:
+    """Caption a batch of faces; image features are computed once for words and embedding."""
     features_BTD = janus.image_features(janus.pixels(faces_BHWC))
-    prompt_BPD = janus.embed_prompt(features_BTD, request.prompt)
-    written = write_greedily(janus, prompt_BPD, request.max_new_tokens)
+    written = _write(janus, janus.embed_prompt(features_BTD, request.prompt), image_ids, request)
     raw = [answer.text if answer.finished else _cut(answer.text) for answer in written]
     clean = [remove_age_words(text) for text in raw]
-    spoken = [index for index, text in enumerate(clean) if text]
-    texts = iter(embed_texts(janus, [clean[index] for index in spoken]))
+    spoken = [text for text in clean if text]
+    embeddings = dict(zip(spoken, embed_texts(janus, spoken), strict=True))
     grids = features_BTD.to(torch.float16).cpu().numpy() if with_grid else None
     captions = []
     for index, image in enumerate(_half(features_BTD.float().mean(dim=1))):
-        text = next(texts) if clean[index] else None
+        text = embeddings.get(clean[index])
         reason = None
         if not raw[index]:
             reason = "the network wrote nothing"
@@ -80,7 +125,7 @@ def caption_faces(
             reason = "an embedding is not finite in float16"
         captions.append(
             Caption(
-                raw[index] or None, clean[index] or None, len(written[index].text.split()),
+                raw[index] or None, clean[index] or None, written[index].num_tokens,
                 written[index].finished, image, text, None if grids is None else grids[index],
                 reason,
             )
@@ -88,21 +133,45 @@ def caption_faces(
     return captions
 
 
-def generate(janus: Janus, prompt_BPD: Tensor, max_new_tokens: int) -> list[str]:
-    """Continue prompts greedily; see `write_greedily`. Unfinished captions end with a sentence."""
-    written = write_greedily(janus, prompt_BPD, max_new_tokens)
-    return [answer.text if answer.finished else _cut(answer.text) for answer in written]
+def _write(
+    janus: Janus, prompt_BPD: Tensor, image_ids: Sequence[str], request: Request
+) -> list[Written]:
+    """Continue prompts in the way that is asked for."""
+    if request.temperature == 0:
+        return write_greedily(janus, prompt_BPD, request.max_new_tokens)
+    return write_drawn(
+        janus, prompt_BPD, request.max_new_tokens, request.temperature, request.seed, image_ids
+    )
 
 
 @torch.inference_mode()
 def embed_texts(janus: Janus, texts: Sequence[str]) -> list[np.ndarray | None]:
     """Return the mean of the last hidden states over each text, float16 (D,); None if not finite.
 
-    Texts are padded behind their end, where causal attention never looks.
+    Equal texts are embedded once; the others in order of length, padded behind their end, where
+    causal attention never looks.
     """
-    if not texts:
-        return []
-    rows = [janus.encode(f" {text}") for text in texts]
+    rows = {text: janus.encode(f" {text}") for text in texts}
+    embeddings: dict[str, np.ndarray | None] = {}
+    for group in _of_like_length(rows):
+        halves = _half(_mean_hidden(janus, [rows[text] for text in group]))
+        embeddings |= zip(group, halves, strict=True)
+    return [embeddings[text] for text in texts]
+
+
+def _of_like_length(rows: dict[str, list[int]]) -> list[list[str]]:
+    """Group texts in order of length, so that padding is at most a share of any row."""
+    groups: list[list[str]] = []
+    for text in sorted(rows, key=lambda text: (-len(rows[text]), text)):
+        longest = len(rows[groups[-1][0]]) if groups else 0
+        if len(rows[text]) < (1 - _MAX_PADDING) * longest or not groups:
+            groups.append([])
+        groups[-1].append(text)
+    return groups
+
+
+def _mean_hidden(janus: Janus, rows: list[list[int]]) -> Tensor:
+    """Return the mean of the last hidden states over each row of tokens, float32 (B, D)."""
     longest = max(len(row) for row in rows)
     tokens_BK = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     lengths_B = torch.tensor([len(row) for row in rows], device=janus.device)
@@ -111,8 +180,14 @@ def embed_texts(janus: Janus, texts: Sequence[str]) -> list[np.ndarray | None]:
         inputs_embeds=janus.model.get_input_embeddings()(tokens_BK.to(janus.device)),
         use_cache=False,
     ).last_hidden_state.float()
-    sums_BD = (hidden_BKD * used_BK[..., None]).sum(dim=1)
-    return _half(sums_BD / lengths_B[:, None])
+    return (hidden_BKD * used_BK[..., None]).sum(dim=1) / lengths_B[:, None]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory is short: on a GPU, or on a CPU, where PyTorch has no error of its own."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def _cut(text: str) -> str:

@@ -10,7 +10,7 @@ from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import canonical_json, fingerprint
 from agetf_pipeline.core.workspace import Workspace
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 """Of generation and of the filter of age words; raised when either gives other captions."""
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from agetf_pipeline.experts.answer_trie import build_trie
-from agetf_pipeline.experts.free_text_janus import write_greedily
 from agetf_pipeline.experts.janus import AGE_QUESTION, Janus, JanusExpert
 from agetf_pipeline.experts.janus_tiny import build_tiny_janus
+from agetf_pipeline.experts.janus_writing import write_greedily
 
 QUESTION = "Describe the face."
 
