@@ -1,5 +1,6 @@
 """Captions and embeddings of every face."""
 
+from agetf_pipeline.config import PipelineConfig
 from assets.checking import table_check
 from assets.running import stage_asset
 
@@ -25,5 +26,13 @@ caf_captions = stage_asset(
     gpu=True,
     kinds={"pytorch", "parquet"},
 )
-ffhq_captions_check = table_check("ffhq_captions", "captions", over="ffhq")
-caf_captions_check = table_check("caf_captions", "captions", over="caf")
+
+
+def _configured_rules(config: PipelineConfig):
+    from agetf_pipeline.quality.caption_rules import configured_caption_rules
+
+    return configured_caption_rules(config.caption.checks)
+
+
+ffhq_captions_check = table_check("ffhq_captions", "captions", over="ffhq", also=_configured_rules)
+caf_captions_check = table_check("caf_captions", "captions", over="caf", also=_configured_rules)

@@ -10,7 +10,7 @@ from agetf_pipeline.core.workspace import FFHQ_PARTITION
 from resources.pipeline import PipelineResource
 
 if TYPE_CHECKING:
-    from agetf_pipeline.quality.rules import Rule
+    from agetf_pipeline.quality.rule import Rule
 
 Over = Literal["ffhq", "caf", "all"]
 

@@ -5,6 +5,44 @@ from pydantic import Field
 from agetf_pipeline.config.base import Section
 
 
+class CaptionChecks(Section):
+    """When captions look wrong enough for a person to be told; no caption is dropped for it."""
+
+    min_words: int = Field(default=3, ge=1, description="A caption of fewer words is too short.")
+    max_words: int = Field(default=80, ge=1, description="A caption of more words is too long.")
+    max_repeated_fraction: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="A caption that more of the images have (and at least five) is a repeated one.",
+    )
+    min_english_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Words of a caption that are common English ones; below it is another language "
+        "(judged from five words on).",
+    )
+    max_other_script_fraction: float = Field(
+        default=0.1, ge=0, le=1, description="Letters of a caption that are not Latin ones."
+    )
+    max_flagged_fraction: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Captions that may be too short, too long, cut, not English or repeated, each, "
+        "before a message is given.",
+    )
+    max_norm_factor: float = Field(
+        default=3.0,
+        gt=1,
+        description="Norms of embeddings further than this many times from the median are odd.",
+    )
+    min_coverage: float = Field(
+        default=0.95, ge=0, le=1, description="Images of the keep-list that have a usable caption."
+    )
+
+
 class CaptionConfig(Section):
     """The caption cache."""
 
@@ -30,3 +68,7 @@ class CaptionConfig(Section):
         description="Drawn faces that teach captions, where the tiny Janus is trained here.",
     )
     max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
+    checks: CaptionChecks = CaptionChecks()
+    num_examples: int = Field(
+        default=24, ge=1, description="Images on the page of captions of a partition."
+    )

@@ -7,7 +7,7 @@ stands what a person should know of labels that can be read.
 import polars as pl
 
 from agetf_pipeline.data.ages import AGE_GROUPS
-from agetf_pipeline.quality.rules import Rule
+from agetf_pipeline.quality.rule import Rule
 
 NUM_FFHQ_IMAGES = 70_000
 MIN_AGE_CONFIDENCE, MIN_GENDER_CONFIDENCE = 0.6, 0.66

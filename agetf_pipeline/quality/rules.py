@@ -5,38 +5,14 @@ must not spread (critical) or a person should look (warning), stands beside the 
 itself is given by Great Expectations on the counts (`suites.py`).
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import polars as pl
 
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.data.schemas import LABEL_DECISIONS, NUM_AGE_BINS
-
-Severity = Literal["critical", "warning"]
+from agetf_pipeline.quality.caption_rules import CAPTION_RULES
+from agetf_pipeline.quality.rule import Rule
 
 _MAX_AGE_YEARS = 120
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule on the rows of a table.
-
-    Attributes:
-        name: Short name, unique within the table.
-        description: What is expected, for a person.
-        broken: Expression that is true for rows that break it (null counts as not broken).
-        severity: `critical` blocks what comes after; `warning` asks a person to look.
-        max_broken_fraction: Share of rows that may break it.
-        applies: Rows that are counted; None for all.
-    """
-
-    name: str
-    description: str
-    broken: pl.Expr
-    severity: Severity = "critical"
-    max_broken_fraction: float = 0.0
-    applies: pl.Expr | None = None
 
 
 def _outside(column: str, low: float, high: float) -> pl.Expr:
@@ -246,32 +222,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             & pl.col("not_compared").is_null(),
         ),
     ),
-    "captions": (
-        Rule("succeeded", "Captions are written", _NOT_OK, "warning", 0.02),
-        Rule("mostly_succeeded", "Captions are mostly written", _NOT_OK, "critical", 0.2),
-        Rule(
-            "not_empty",
-            "A caption has words",
-            pl.col("caption").str.strip_chars() == "",
-            "warning",
-            0.02,
-        ),
-        Rule(
-            "embedding_finite",
-            "Embeddings are finite",
-            pl.col("image_embedding")
-            .list.eval(~pl.element().cast(pl.Float32).is_finite())
-            .list.any(),
-            applies=pl.col("status") == "ok",
-        ),
-        Rule(
-            "varied",
-            "Captions differ from one another",
-            pl.col("caption").is_duplicated()
-            & (pl.col("caption").count().over("caption") > 0.5 * pl.len()),
-            "warning",
-        ),
-    ),
+    "captions": CAPTION_RULES,
     "training_manifest": (
         Rule("age_in_range", "Ages lie in 0-120 years", _outside("age_years", 0, _MAX_AGE_YEARS)),
         Rule("variance_not_negative", "Variances are not negative", pl.col("variance_years2") < 0),

@@ -16,7 +16,8 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TABLES
 from agetf_pipeline.data.tables import list_partitions, read_table
 from agetf_pipeline.quality.loading import load_great_expectations
-from agetf_pipeline.quality.rules import RULES, Rule, Severity, count_broken
+from agetf_pipeline.quality.rule import Rule, Severity
+from agetf_pipeline.quality.rules import RULES, count_broken
 
 if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import (
