@@ -4,31 +4,38 @@ from agetf_pipeline.synthetic.ageing import age_cues, visible_facial_hair
 from agetf_pipeline.synthetic.identity import Identity
 
 _CUTS = {
-    "buzz": "very short {} hair",
-    "short": "short {} hair",
-    "parted": "parted {} hair",
-    "curly": "curly {} hair",
-    "bob": "a {} bob",
-    "long": "long {} hair",
-    "fringe": "long {} hair with a fringe",
+    "buzz": "very short {}hair",
+    "short": "short {}hair",
+    "parted": "parted {}hair",
+    "curly": "curly {}hair",
+    "bob": "a {}bob",
+    "long": "long {}hair",
+    "fringe": "long {}hair with a fringe",
 }
 _GLASSES = {"None": "", "Normal": "glasses", "Dark": "dark glasses"}
 _FACIAL_HAIR = {"none": "", "moustache": "a moustache", "beard": "a beard"}
 
+_HALF_GREY = 0.46
+"""`greying` at which half of the hair that is seen is grey (docs/decisions/0006-janus.md)."""
 
-def describe(identity: Identity, age_years: float, with_age: bool = False) -> str:
+
+def describe(
+    identity: Identity, age_years: float, with_age: bool = False, in_colour: bool = True
+) -> str:
     """Return a short English caption of the face that `draw_face` gives for the same arguments.
 
     Args:
         identity: Who.
         age_years: Decides what shows (grey hair, facial hair), and the words of age.
         with_age: Add words of age, which captions of a real model contain and the filter removes.
+        in_colour: False for a black-and-white picture, on which hair has no colour to be named.
 
     Returns:
         A sentence such as "A woman with long brown hair and glasses, smiling."
     """
     noun = {"male": "man", "female": "woman"}[identity.gender]
-    things = [_CUTS[identity.hair_cut].format(_hair_word(identity, age_years))]
+    colour = f"{visible_hair_colour(identity, age_years)} " if in_colour else ""
+    things = [_CUTS[identity.hair_cut].format(colour)]
     things += [_FACIAL_HAIR[visible_facial_hair(identity, age_years)], _GLASSES[identity.glasses]]
     things = [thing for thing in things if thing]
     listed = things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
@@ -38,8 +45,9 @@ def describe(identity: Identity, age_years: float, with_age: bool = False) -> st
     return sentence[0].upper() + sentence[1:]
 
 
-def _hair_word(identity: Identity, age_years: float) -> str:
-    return "grey" if age_cues(identity, age_years).greying > 0.6 else identity.hair_colour
+def visible_hair_colour(identity: Identity, age_years: float) -> str:
+    """Return the colour that a person would name: grey once half of the hair is."""
+    return "grey" if age_cues(identity, age_years).greying > _HALF_GREY else identity.hair_colour
 
 
 def _aged(noun: str, age_years: float) -> str:
