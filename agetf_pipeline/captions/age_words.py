@@ -1,204 +1,278 @@
 """Taking words of age out of captions, so that a caption cannot tell training how old a face is.
 
 What is decided here:
-- Ages ("34 years old", "aged 45", "in her early thirties"), words for them ("young", "elderly",
-  "middle-aged") and nouns that are ages ("toddler", "teenager", "senior") go.
+- Ages ("34 years old", "aged 45", "in her early thirties", "18+", "a man, 34, with ..."), words
+  for them ("young", "elderly", "middle-aged", "past his prime", "Gen Z") and nouns that are ages
+  ("toddler", "teenager", "senior") go.
 - Nouns that are age and gender keep their gender: "boy" becomes "male person", "grandmother"
-  becomes "woman". "Man", "woman" and the like stay: they are gender, and cover eighty years.
-- Attributes stay even where they come with age ("grey hair", "wrinkles"): they are what the
-  picture shows, not a word for an age.
-- A sentence that still speaks of age after all that is dropped whole.
+  becomes "woman". "Man", "woman" and the like stay: they are gender, and cover eighty years. So do
+  "mother", "father", "son" and "daughter", which are kin: sons have any age. Of "grandson" only the
+  gender stays.
+- "Student" stays, being an occupation as "teacher" is; "college", "high-school" and the like before
+  it go, as do "pupil"-like words that name a grade ("first-grader"). "Little" goes before a child.
+- Attributes stay even where they come with age ("grey hair", "wrinkles", "a receding hairline"):
+  they are what the picture shows, not a word for an age. "Youthful", "childlike" and
+  "baby-faced" are words for an age and go; of "age spots" the spots stay.
+- Compounds that only sound of age stay: "old-fashioned hat", "baby blue eyes", "minor scars",
+  "three-day-old stubble", "1980s style". In doubt a word goes: a lost adjective costs less than a
+  leak, so "an old photograph" is "a photograph", and "years" are always years of age.
+- Numbers that count or name something stay ("two earrings", "number 7", "5 o'clock").
+- A clause that cannot be mended is dropped, and the sentence with it where the clause holds its
+  subject. What is left of a caption never mentions age.
+
+How it is found stands in `age_phrases`, the words in `age_vocabulary`. This file is the mending:
+rules over tags, as there.
 """
 
+import itertools
 import re
 
-_DECADE = (
-    r"(?:teens|tens|twenties|thirties|forties|fourties|fifties|sixties|seventies|eighties|nineties"
-    r"|[1-9]?0['’]?s)"
-)
-_UNIT = r"(?:one|two|three|four|five|six|seven|eight|nine)"
-_TENS = r"(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
-_NUMBER = (
-    rf"(?:\d{{1,3}}|{_TENS}(?:[- ]{_UNIT})?|{_UNIT}|ten|eleven|twelve|(?:thir|four|fif|six|seven"
-    r"|eigh|nine)teen|(?:a|one) hundred)"
-)
-_ABOUT = (
-    r"(?:(?:approximately|about|around|roughly|probably|likely|perhaps|maybe|possibly|somewhere"
-    r"|apparently|clearly|quite|rather|fairly|very|relatively|still|just|nearly|almost|over|under"
-    r"|only|estimated|at least)\s+)*"
-)
-_RANGE = rf"(?:between\s+)?{_NUMBER}(?:\s*(?:-|–|to|or|and)\s*{_NUMBER})?"
-_YEARS = r"(?:years?|yrs?|months?|weeks?|days?)"
-_PART = r"(?:(?:very\s+)?(?:early|mid|middle|late|later|upper|lower)(?:\s+|-))?"
-_PART_RANGE = rf"{_PART}(?:(?:to|or|and)(?:\s+|-){_PART})?"
-_TIME_OF_LIFE = (
-    r"(?:middle[- ]age|old age|youth|prime(?: of life)?|childhood|infancy|adolescence|adulthood"
-    r"|boyhood|girlhood|(?:golden|twilight|later|senior|teenage|teen|elderly|formative|young) years"
-    r"|teenage|puberty)"
+from agetf_pipeline.captions.age_phrases import (
+    HARD,
+    Token,
+    fold,
+    join_ages,
+    may_mention_age,
+    rewrite,
+    spell,
+    tokenize,
 )
 
-# "in her early to mid thirties", "aged around 45", "34 years old", "at the age of 40"
-_PHRASE = (
-    rf"(?:{_ABOUT}(?:"
-    rf"in\s+(?:(?:his|her|their|its|the|early)\s+)?{_ABOUT}{_PART_RANGE}{_DECADE}"
-    rf"(?:\s*(?:to|or|and|-)\s*{_PART}{_DECADE})?"
-    rf"|in\s+(?:(?:his|her|their|its|the)\s+)?{_PART}{_TIME_OF_LIFE}"
-    rf"|(?:at|of|with)\s+(?:the\s+|an?\s+)?(?:(?:advanced|tender|young|old|ripe|middle)\s+)*age"
-    rf"(?:\s+(?:of\s+)?{_ABOUT}{_RANGE}(?:\s+{_YEARS})?)?"
-    rf"|aged?\s+(?:of\s+)?{_ABOUT}{_RANGE}(?:\s+{_YEARS}(?:\s+old)?)?"
-    rf"|(?:of\s+)?{_RANGE}[- ]{_YEARS}[- ](?:old|of\s+age)s?"
-    rf"|(?:of\s+)?{_RANGE}\s+{_YEARS}(?=\s*[.,;]|\s*$)"
-    rf"))"
+_MAX_PASSES = 6
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')])\s+|(?<=[a-z][.!?])(?=[A-Z])|\n")
+_NO_END = re.compile(
+    r"\b(?:mr|mrs|ms|dr|st|approx|ca|c|yrs?|no|nos|vs|jr|sr|e\.g|i\.e|y\.o|fig)\.$", re.IGNORECASE
 )
-
-_ADJECTIVE = (
-    r"(?:(?:very|quite|rather|fairly|relatively|extremely|visibly|slightly|somewhat|still)\s+)?"
-    r"(?:\w+-aged|middle[- ]aged?|(?:young|old|older|younger|youthful|mature)-looking|youngish"
-    r"|oldish|youthful|younger|youngest|young|older|oldest|old|elderly|elder|aged|ageing|aging"
-    r"|ageless|senior|teenaged?|teen|adolescent|juvenile|mature|adult|pre-?teen|retired|grown-?up"
-    r"|full-grown|fully[- ]grown|newly[- ]born|new-?born|infant|baby|toddler|child-?like|childish"
-    r"|boyish|girlish|baby-faced|matronly|grandmotherly|grandfatherly|prepubescent|pubescent)"
-)
-
-_NOUNS = {
-    "person": (
-        r"senior citizen|senior|elder|oldster|pensioner|retiree|old-timer|adult|grown-?up|teenager"
-        r"|teen|pre-?teen|tween|adolescent|youth|youngster|young one|juvenile|kid|toddler|infant"
-        r"|newborn|baby|preschooler|schoolkid|(?:sexa|septua|octo|nona)genarian|centenarian"
-    ),
-    "male person": r"boy|schoolboy|lad",
-    "female person": r"girl|schoolgirl|lass",
-    "woman": r"grandmother|grandma|granny",
-    "man": r"grandfather|grandpa|granddad",
-}
-_PLURALS = {
-    "person": "people",
-    "male person": "male people",
-    "female person": "female people",
-    "woman": "women",
-    "man": "men",
-}
-
-_LINK = (
-    r"(?:appears?|appeared|seems?|looks?|looked|is|was|are|were|appearing|seeming|looking|being"
-    r"|estimated)(?:\s+(?:to\s+be|like|as\s+if))?"
-)
-_AGE = rf"(?:{_PHRASE}|{_ABOUT}{_ADJECTIVE})"
-_BARE_NUMBER = rf"(?:{_ABOUT}{_RANGE})"
-_STOP = r"(?=\s*(?:[.,;!]|$)|\s+(?:and|with|who|wearing|but|has)\b)"
-_NOT_A_NOUN = "with|without|and|or|who|that|in|at|of|on|aged?|is|has|wearing|possibly|probably"
-_MARK = "\x00"  # where words were taken out
-
-_LEFT = re.compile(
-    rf"\b(?:ages?|aged|ageing|aging|{_YEARS}\s+old|year-old|young\w*|old|older|elderly|{_DECADE}"
-    r"|teen\w*|toddler|infant|baby|babies|child\w*|adult\w*|adolescen\w*)\b(?!-)",
-    re.IGNORECASE,
-)
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
-
-_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
-    # ", who appears to be in his forties," and ", possibly in her thirties,"
-    (_compile(rf",\s*(?:(?:who|that)\s+)?{_LINK}\s+(?:{_AGE}|{_BARE_NUMBER}){_STOP},?"), _MARK),
-    (_compile(rf"\s+(?:who|that)\s+{_LINK}\s+(?:{_AGE}|{_BARE_NUMBER}){_STOP}"), _MARK),
-    (_compile(rf"\s+(?:appearing|seeming|looking)(?:\s+to\s+be)?\s+{_AGE}{_STOP}"), _MARK),
-    # "is elderly and has ..." keeps the second verb; "is old, with ..." the rest
-    (_compile(rf"\s+{_LINK}\s+{_AGE}\s+(?:and|but)\s+(?=(?:has|have|wears?|is|are|smiles?)\b)"),
-     " "),
-    (_compile(rf"\s+{_LINK}\s+(?:{_AGE}|{_BARE_NUMBER})\s*,?\s+(?=with\b)"), " has " + _MARK),
-    # "34-year-old man": the phrase stands before its noun
-    (_compile(rf"\b{_ABOUT}{_RANGE}[- ]{_YEARS}[- ]olds?\s+(?=[a-z])(?!(?:{_NOT_A_NOUN})\b)"),
-     _MARK),
-    # "a ten-year-old" is a noun
-    (_compile(rf"(?<=\ban )({_RANGE}-{_YEARS}-old)\b|(?<=\ba )({_RANGE}-{_YEARS}-old)\b"),
-     _MARK + "person"),
-    (_compile(rf"\b{_RANGE}-{_YEARS}-olds\b"), _MARK + "people"),
-    (_compile(rf"\s+of\s+{_ABOUT}{_RANGE}\s+{_YEARS}\b(?:\s+(?:old|of\s+age))?"), _MARK),
-    (_compile(rf"(?:(?<=\bhe)|(?<=\bshe))\s+{_LINK}\s+{_BARE_NUMBER}(?=\s*[.!]|\s*$)"), _MARK),
-    (_compile(rf"\s*\(\s*{_AGE}\s*\)"), _MARK),
-    (_compile(rf",\s*{_PHRASE}\s*,"), _MARK),
-    (_compile(rf"(?:,\s*|\s+|\b){_PHRASE}(?=\W|$)"), _MARK),
-)  # fmt: skip
 
 
 def remove_age_words(caption: str) -> str:
     """Return a caption without words of age, still grammatical; empty where nothing else was said.
 
+    A caption that mentions no age comes back as it is, but for white space.
+
     Args:
         caption: English text of any number of sentences.
     """
-    sentences = re.split(r"(?<=[.!?])\s+", " ".join(caption.split()))
-    cleaned = (_clean_sentence(sentence) for sentence in sentences if sentence)
-    return " ".join(sentence for sentence in cleaned if sentence)
+    text = caption
+    for _ in range(_MAX_PASSES):
+        sentences = _sentences(text)
+        cleaned = [_clean_sentence(sentence) for sentence in sentences]
+        if cleaned == sentences:
+            return " ".join(text.split())
+        text = " ".join(sentence for sentence in cleaned if sentence)
+    return ""
 
 
 def mentions_age(text: str) -> bool:
-    """Whether a text still holds a word of age."""
-    return _LEFT.search(text) is not None
+    """Whether a text holds a word of age."""
+    return any(_tagged(sentence) for sentence in _sentences(text))
+
+
+def find_age_words(text: str) -> list[str]:
+    """Return the words and phrases of age in a text, in their order, as they are written there.
+
+    Typographic signs and short forms ("34 y/o") come in their plain spelling ("34 years old").
+    """
+    return [
+        token.text
+        for sentence in _sentences(text)
+        for token in _tagged(sentence)
+        if token.tag in HARD
+    ]
+
+
+def _sentences(text: str) -> list[str]:
+    sentences: list[str] = []
+    for part in _SENTENCE_END.split(text):
+        part = " ".join(part.split())
+        if sentences and _NO_END.search(sentences[-1][-8:]):
+            sentences[-1] += " " + part
+        elif part:
+            sentences.append(part)
+    return sentences
+
+
+def _tagged(sentence: str) -> list[Token]:
+    """The tokens of a sentence, ages joined; empty where no age is mentioned."""
+    folded = fold(sentence)
+    if not may_mention_age(folded):
+        return []
+    tokens = join_ages(tokenize(folded))
+    return tokens if any(token.tag in HARD for token in tokens) else []
 
 
 def _clean_sentence(sentence: str) -> str:
-    text = sentence
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
-    text = _drop_adjectives(_replace_nouns(text))
-    if text == sentence and not mentions_age(text):
+    tokens = _tagged(sentence)
+    if not tokens:
         return sentence
-    text = _tidy(text)
-    if mentions_age(text) or not _says_something(text):
+    tokens = rewrite(tokens, _MENDS)
+    if _is_broken(tokens):
+        tokens = _drop_clauses(tokens)
+    if _is_broken(tokens) or _says_nothing(tokens):
         return ""
-    return text[0].upper() + text[1:] if sentence[0].isupper() else text
+    text = spell(_with_articles(tokens))
+    return text[0].upper() + text[1:] if not sentence[0].islower() else text
 
 
-def _replace_nouns(text: str) -> str:
-    for neutral, pattern in _NOUNS.items():
-        # Only heads of noun phrases: "baby blue" and "senior manager" are adjectives.
-        head = r"(?![-'’\w])(?=\s*(?:[.,;:!?\x00]|$)|\s+(?:" + _AFTER_NOUN + r")\b)"
-        plural = pattern.replace("baby", "babie")
-        text = _compile(rf"\b(?:{plural})s{head}").sub(_MARK + _PLURALS[neutral], text)
-        text = _compile(rf"\b(?:{pattern}){head}").sub(_MARK + neutral, text)
-        if neutral == "person":
-            text = _compile(rf"\bchildren{head}").sub(_MARK + "people", text)
-            text = _compile(rf"\bchild{head}").sub(_MARK + neutral, text)
-    return text
+# One age or several: "young", "in his forties or fifties", "old and, most likely, retired".
+_AGE = r"(?:[Bl]{0,4}[XzQ])"
+_AGES = rf"{_AGE}(?:(?:,?[o&2-]?|,B,){_AGE}){{0,4}}"
+_END = r"(?=$|[.,;:)&xWViLmSjCgaIo])"
 
 
-_AFTER_NOUN = (
-    r"with|without|in|on|at|of|from|by|who|whose|that|is|are|was|has|have|had|wearing|wears?|and|or"
-    r"|smil\w+|look\w*|star\w+|fac\w+|sitting|sits|standing|stands|holding|holds|against|under|near"
-    r"|appear\w*|seems?|gaz\w+|posing|poses|laugh\w+|to|for|next|outdoors|indoors"
-)
+def _nothing(run: list[Token]) -> list[Token]:
+    return []
 
 
-def _drop_adjectives(text: str) -> str:
-    # A list of two adjectives loses its comma or "and" with the first of them.
-    joined = _compile(rf"\b{_ADJECTIVE}(?:\s*,\s*|\s+and\s+|\s+to\s+)(?={_ADJECTIVE}\b)")
-    text = joined.sub(_MARK, text)
-    return _compile(rf"\b{_ADJECTIVE}(?![-'’\w])\s*(?:,\s*(?=[a-z]+\s+[a-z]+))?").sub(_MARK, text)
+def _keep_first(run: list[Token]) -> list[Token]:
+    return run[:1]
 
 
-def _tidy(text: str) -> str:
-    """Close the gaps: articles agree with what follows, no stray spaces, commas and joints."""
-    article = re.compile(rf"\b(a)n?(?=\s*{_MARK})[\s{_MARK}]*(?=([a-z]))", re.IGNORECASE)
-    text = article.sub(lambda m: m[1] + ("n " if m[2].lower() in "aeiou" else " "), text)
-    text = re.sub(rf"\s*{_MARK}[\s{_MARK}]*", " ", text)
-    text = re.sub(r"\s+([.,;:!?])", r"\1", text)
-    text = re.sub(r"([,;])\s*(?=[.,;!?])", "", text)
-    text = re.sub(r",?\s+(?:and|or|but|who|that)(?=\s*[.!?]|\s*$)", "", text)
-    text = re.sub(r"\b(?:and|with)\s+(?=and\b)", "", text)
-    text = re.sub(r"^[\s,;]*(?:and\s+|but\s+)?", "", text)
-    return re.sub(r"\s{2,}", " ", text).strip()
+def _keep_last(run: list[Token]) -> list[Token]:
+    return run[-1:]
 
 
-def _says_something(text: str) -> bool:
-    """Whether more is left than a subject with a verb that has lost its object."""
-    bare = re.sub(r"[.!?,;]", "", text).strip().lower()
-    if not bare:
-        return False
-    subject = r"(?:he|she|it|they|(?:the|this|that|a|an) (?:\w+ )?\w+)"
-    return re.fullmatch(rf"{subject} {_LINK}(?: {_ABOUT.rstrip('*')}*)?", bare) is None and (
-        re.fullmatch(r"(?:he|she|it|they|his|her|their)", bare) is None
+def _to_has(run: list[Token]) -> list[Token]:
+    """ "Is young, with a hat" becomes "has a hat"."""
+    many = run[0].text.lower() in ("are", "were", "appear", "seem", "look")
+    return [Token("have" if many else "has", "V", run[0].gap)]
+
+
+def _owner_has(run: list[Token]) -> list[Token]:
+    """ "Her wrinkles suggest that she is old" becomes "She has wrinkles"."""
+    owner = {"his": "he has", "her": "she has", "their": "they have", "its": "it has"}
+    subject, verb = owner.get(run[0].text.lower(), "he has").split()
+    things = itertools.takewhile(lambda token: token.tag != "c", run[1:])
+    return [Token(subject, "S", run[0].gap), Token(verb, "V", " "), *things]
+
+
+def _plain_noun(run: list[Token]) -> list[Token]:
+    token = run[-1]
+    text = token.neutral or "person"
+    if token.text.isupper() and len(token.text) > 1:
+        text = text.upper()
+    return [token._replace(text=text, tag="p", gap=run[0].gap, neutral="")]
+
+
+def _relative(run: list[Token]) -> list[Token]:
+    """ "Her grandson" becomes "her male relative"."""
+    noun = run[-1]
+    if noun.text.lower().startswith(("gran", "great", "step", "gramps")):
+        many = "s" if noun.neutral.endswith(("people", "men")) else ""
+        gender = {"w": "female ", "f": "female ", "m": "male "}.get(noun.neutral[0], "")
+        noun = noun._replace(neutral=f"{gender}relative{many}")
+    return [*run[:-1], *_plain_noun([noun])]
+
+
+def _not_little(run: list[Token]) -> list[Token]:
+    return run[1:] if run[0].text.lower() in ("little", "wee") else run
+
+
+def _adjective(run: list[Token]) -> list[Token]:
+    """Drop adjectives of age with their adverbs; "pretty young" may have meant pretty."""
+    return [token for token in run if token.text.lower() in ("pretty", "both", "either", "over")]
+
+
+_MENDS = tuple(
+    (re.compile(pattern), change)
+    for pattern, change in (
+        # "has a youthful look, red hair and ..." keeps the hair.
+        (r"x(?:[Tk]?B{0,2}X+v)(?:,&|[,&])(?=[TKwfpu])", _keep_first),
+        (r"[Vi](?:[Tk]?B{0,2}X+v)(?:,&|[,&])(?=[TKwfpu])", _keep_first),
+        (r",?x[TkK]?B{0,2}(?:X[,&]?)+v" + _END, _nothing),
+        (r"(?:,&|[,&])[TkK]?X+v(?=$|[.,;)])", _nothing),
+        # "(aged 20-30)", ", who appears to be in his forties," and ", possibly in her thirties,"
+        (rf"\(,?{_AGES}\)", _nothing),
+        (rf",?WL{_AGES}(?:[&,]{{1,2}}(?=[ViL])|{_END},?)", _nothing),
+        (rf",?j(?:2L)?{_AGES}{_END}", _nothing),
+        (rf",(?:&|o)?{_AGES}(?:,(?=[&xWViLmSjCgaI])|(?=[.;)]|$)|(?=,))", _nothing),
+        # "Her wrinkles suggest that she is in her seventies."
+        (rf"^K[wfgl&,]{{1,8}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
+        (rf",?C[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
+        (rf",?Wc[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
+        (rf"^[SkKTpw]{{1,4}}L{_AGES}(?:,&|[,;&])(?=[S])", _nothing),
+        (rf"L{_AGES}(?:,?&|,)?(?=[Bl]{{0,3}}[LVi])", _nothing),
+        (rf"[Li]{_AGES},?&?x", _to_has),
+        (r"(?<=[SpN])Q,?&(?=[Vi])", _nothing),
+        (rf"L{_AGES}(?:,&|[,&])(?=[wglpTfI])", _keep_first),
+        (rf"^{_AGES}[,:;]&?", _nothing),
+        (rf"(?:,&|[,&]){_AGES}(?=[.;)]|$|,x)", _nothing),
+        # Before a noun: "a young, tall man", "a tall, elderly man", "little girl"
+        (rf"(?<=[TkKs]w),{_AGE}(?=[pNfw])|(?<=[TkKs]w)&{_AGE}(?=[pN])", _nothing),
+        (r"(?:B{0,3}[XQ]-?(?:,&|[,&o2])?)+(?=[wpNgfvXulT])", _adjective),
+        (r"b+N", _keep_last),
+        (r"bp", _not_little),
+        (r"K[w]?N", _relative),
+        (r"N", _plain_noun),
+        (rf",?{_AGES}", _nothing),
     )
+)  # fmt: skip
+
+_BROKEN = re.compile(
+    rf"[{HARD}]|[LiTkKIFaxo&2mcC<>jyW](?=$|[.,;:!?)])|[Tk](?=[LViIFaxSTk])|[Ixa](?=[LVxI.&])"
+    r"|^[ViLc2>]|^S[.,]|[(][)]|[,&]{3}|K(?=[LVxITk])|x&|LL|c(?=[LV])"
+)
+_CLAUSE = re.compile(r"[,;]&?|C|Wc|(?<=.)Wm?L|&(?=[SViL])")
+
+
+def _is_broken(tokens: list[Token]) -> bool:
+    """Whether age is left, or a word that has lost what it belongs to."""
+    return _BROKEN.search("".join(token.tag for token in tokens)) is not None
+
+
+def _drop_clauses(tokens: list[Token]) -> list[Token]:
+    """Leave out the clauses that are broken; all of them where the first has to go."""
+    tags = "".join(token.tag for token in tokens)
+    end = tokens[-1:] if tags.endswith(".") else []
+    body = tags[: len(tags) - len(end)]
+    starts = [0, *(match.start() for match in _CLAUSE.finditer(body)), len(body)]
+    kept: list[Token] = []
+    for start, stop in itertools.pairwise(starts):
+        clause = tokens[start:stop]
+        if start == 0 or kept:
+            if not _is_broken(clause[1:] if clause and clause[0].tag in ",;&" else clause):
+                kept += clause
+        else:
+            rest = [token for token in clause if token.tag not in ",;&"]
+            if rest and rest[0].tag in "SkKTps" and not _is_broken(rest):
+                kept += [rest[0]._replace(gap=""), *rest[1:]]
+    finite = re.search("[LViS]", "".join(token.tag for token in kept))
+    if not kept or ((kept[0].tag in "aIxFygs" or kept[0].text in _OPENERS) and not finite):
+        return []
+    return kept + end
+
+
+_OPENERS = ("Based", "Judging", "Judged", "Given", "According")
+
+
+_FILLER = ("person", "people", "subject", "individual")
+_NOTHING = re.compile(r"(?:[SkTKHps,]|w(?=L)){0,3}(?:L[TBy]?p?)?[.,:]*|[TkSKBl&,.:i]*")
+
+
+def _says_nothing(tokens: list[Token]) -> bool:
+    """Whether more is left than a subject with a verb that has lost its object."""
+    tags = "".join(token.tag for token in tokens)
+    if tags and tags[0] == "S" and tokens[0].text.lower() == "i":
+        return True
+    if "L" not in tags and "p" in tags:
+        return False
+    gendered = any(t.tag == "p" and t.text.lower() not in _FILLER for t in tokens)
+    return not gendered and _NOTHING.fullmatch(tags) is not None
+
+
+def _with_articles(tokens: list[Token]) -> list[Token]:
+    """Let "a" and "an" agree with what follows now; close gaps before signs."""
+    out = list(tokens)
+    for index, token in enumerate(out):
+        if token.tag in ".,;:)" and token.text != "—":
+            out[index] = token = token._replace(gap="")
+        if token.tag == "T" and index + 1 < len(out):
+            word = out[index + 1].text.lower()
+            vowel = _VOWEL.match(word) is not None
+            article = token.text[0] + (("N" if token.text[1:].isupper() else "n") if vowel else "")
+            out[index] = token._replace(text=article)
+            out[index + 1] = out[index + 1]._replace(gap=" ")
+    return out
+
+
+_VOWEL = re.compile(r"(?!uni(?!n)|use|eu|one|ut|ubiq)[aeiou]|hour|hono|heir|8|11\b|18\b")
