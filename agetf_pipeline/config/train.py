@@ -28,6 +28,12 @@ class LossWeights(Section):
     age: float = Field(default=1.0, ge=0)
     identity: float = Field(default=2.0, ge=0)
     reconstruction: float = Field(default=5.0, ge=0)
+    lpips: float = Field(
+        default=1.0,
+        ge=0,
+        description="Perceptual distance at the source's own age, on a third of the steps; needs "
+        "train.lpips_weights.",
+    )
     cycle: float = Field(default=2.0, ge=0)
     order: float = Field(default=0.5, ge=0)
     smoothness: float = Field(default=0.05, ge=0)
@@ -49,6 +55,11 @@ class TrainConfig(Section):
         "or its caption's. Rendering needs none.",
     )
     guidance_dropout: float = Field(default=0.3, ge=0, le=1)
+    lpips_weights: Path | None = Field(
+        default=None,
+        description="AlexNet's ImageNet weights (alexnet-owt-7be5be79.pth) for losses.lpips; "
+        "without them the term is off.",
+    )
     init_from: Path | None = Field(default=None, description="Weights to start from.")
     num_images: int = Field(default=200_000, ge=1, description="Length, in images seen.")
     batch_size: int = Field(default=16, ge=1)
@@ -84,5 +95,15 @@ class TrainConfig(Section):
     checkpoint_every_s: float = Field(default=15.0, gt=0)
     log_every_images: int = Field(default=200, ge=1)
     num_sample_faces: int = Field(default=6, ge=1, description="Rows of the sample grid.")
+    validate_every_images: int = Field(
+        default=10_000,
+        ge=0,
+        description="Images between measurements on split 'val', rounded to those of the log; 0: "
+        "none while training.",
+    )
+    num_validation_faces: int = Field(default=64, ge=2, description="Faces of a measurement.")
+    num_loader_workers: int = Field(
+        default=1, ge=0, description="Reading ahead: 0 or 1, a thread; more: so many processes."
+    )
     losses: LossWeights = LossWeights()
     seed: int = 0
