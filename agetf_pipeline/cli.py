@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from agetf_pipeline.commands.captions import add_parsers as add_captions_parsers
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
@@ -128,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_models_parsers(models, located)
     models.set_defaults(run=_models)
+
+    captions = commands.add_parser(
+        "captions", help="look at captions; versions of them in the cache: list, prune"
+    )
+    add_captions_parsers(captions, configured)
+    captions.set_defaults(run=_captions)
     return parser
 
 
@@ -251,6 +258,12 @@ def _models(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.models import run
 
     return run(options, say=lambda line: print(line, flush=True))
+
+
+def _captions(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.captions import run
+
+    return run(options, say=print)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 Reads the table `images`. Writes the table `captions`, batch by batch: what is there already for the
 same image, model and prompt is kept, and so is what other models and prompts gave. An image without
-a usable caption is a row with the reason. Beside the table: the embeddings mapped into memory, and
-token grids where they are asked for.
+a usable caption is a row with the reason. Beside the table: the embeddings mapped into memory,
+token grids where they are asked for, and a page to look at with what an audit of all captions found
+(which reads the table `keep_list`, where there is one, for its coverage).
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,16 +17,17 @@ from agetf_pipeline.core.devices import set_num_threads
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.incremental import IncrementalResult, update_table
-from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
+from agetf_pipeline.data.schemas import CAPTIONS, IMAGES, KEEP_LIST
 from agetf_pipeline.data.tables import read_table, table_hashes, table_path, to_frame
 from agetf_pipeline.experts.load import weights_hash
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
+    from agetf_pipeline.captions.audit import CaptionAudit
     from agetf_pipeline.captions.versions import CaptionVersion
 
 STAGE = "caption"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 _MAX_REASONS = 3
 
 
@@ -42,12 +45,16 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
 
     require_janus(config)
     inputs = table_hashes(workspace, IMAGES, [partition])
+    inputs |= table_hashes(workspace, KEEP_LIST, [partition])
     inputs["weights/janus"] = weights_hash(config, workspace, "janus")
     version = current_version(config, workspace)
     settings = {
         "version": version.name,
         "token_grid": config.caption.token_grid,
         "max_failed_fraction": config.caption.max_failed_fraction,
+        "checks": config.caption.checks.settings(),
+        "num_examples": config.caption.num_examples,
+        "synthetic": config.synthesize.enabled,
     }
     return run_once(
         workspace,
@@ -63,7 +70,8 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
 def _work(
     config: PipelineConfig, workspace: Workspace, partition: str, version: "CaptionVersion"
 ) -> StageReport:
-    from agetf_pipeline.captions.cache import ensure_index, read_captions
+    from agetf_pipeline.captions.audit import audit_captions
+    from agetf_pipeline.captions.cache import ensure_index
     from agetf_pipeline.captions.versions import record_version, request_of
 
     set_num_threads(config.runtime.num_threads)
@@ -71,23 +79,58 @@ def _work(
     result = _update(config, workspace, partition, images, version)
     record_version(workspace, version, request_of(config))
     index = ensure_index(workspace, partition, version)
-    rows = read_captions(workspace, partition, version)
-    failed = rows.filter(pl.col("status") == "failed")
-    ok = rows.filter(pl.col("status") == "ok")
+    audit = audit_captions(workspace, [partition], version, config.caption.checks)
+    # Before anything may stop the stage: a person then wants to see why.
+    outputs = {"captions": table_path(workspace, CAPTIONS, partition)}
+    outputs |= _write_pages(config, workspace, partition, version, audit)
+    failed = audit.rows.filter(pl.col("status") == "failed")
     messages = _explain(failed)
-    _check_failures(config, partition, rows.height, failed.height, messages)
+    _check_failures(config, partition, audit.rows.height, failed.height, messages)
+    if index is not None:
+        outputs["embeddings"] = index
     counts = {
         "num_images": images.height,
         "num_reused": result.num_reused,
         "num_computed": result.num_computed,
         "num_failed": failed.height,
-        "num_changed": ok.filter(pl.col("raw_caption") != pl.col("caption")).height,
-        "num_distinct": ok["caption"].n_unique(),
+        **audit.counts,
     }
-    outputs = {"captions": workspace.relative(table_path(workspace, CAPTIONS, partition))}
-    if index is not None:
-        outputs["embeddings"] = workspace.relative(index)
-    return StageReport(STAGE, counts=counts, outputs=outputs, messages=messages)
+    return StageReport(
+        STAGE,
+        counts=counts,
+        figures=audit.figures,
+        outputs={name: workspace.relative(path) for name, path in outputs.items()},
+        messages=[*messages, *audit.messages],
+    )
+
+
+def _write_pages(
+    config: PipelineConfig,
+    workspace: Workspace,
+    partition: str,
+    version: "CaptionVersion",
+    audit: "CaptionAudit",
+) -> dict[str, Path]:
+    """Write what a person looks at: a page, a sheet of pictures, and a table of the same images."""
+    from agetf_pipeline.captions.examples import choose, read_examples, write_examples_csv
+    from agetf_pipeline.captions.origin import configured_origin, record_origin
+    from agetf_pipeline.captions.page import Subject, write_page, write_sheet
+
+    trained_on = configured_origin(config, workspace)
+    record_origin(workspace, version.model_version, trained_on)
+    prompt, synthetic = config.caption.prompt, config.synthesize.enabled
+    subject = Subject((partition,), prompt, version, trained_on, synthetic)
+    examples = read_examples(workspace, choose(audit.rows, config.caption.num_examples))
+    folder = workspace.stats / "captions" / partition
+    outputs = {
+        "page": folder / "page.html",
+        "sheet": folder / "sheet.jpg",
+        "examples": folder / "examples.csv",
+    }
+    write_page(outputs["page"], subject, audit, examples)
+    write_sheet(outputs["sheet"], subject, examples)
+    write_examples_csv(outputs["examples"], examples)
+    return outputs
 
 
 def _update(
