@@ -11,11 +11,21 @@ from torch import Tensor
 AGE_SCALE_YEARS = 10.0
 
 
-def weighted_mean(values_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
-    """Return the mean of items that count by their weights; zero where all weights are zero."""
+def weighted_mean(
+    values_N: Tensor, weights_N: Tensor | None = None, weight_sum: Tensor | None = None
+) -> Tensor:
+    """Return the mean of items that count by their weights; zero where all weights are zero.
+
+    Args:
+        values_N: A value per item.
+        weights_N: How much each counts; None: all alike.
+        weight_sum: What to divide by, where the items are a part of more; None: their own sum.
+    """
     if weights_N is None:
         return values_N.mean()
-    return (values_N * weights_N).sum() / weights_N.sum().clamp(min=1e-6)
+    if weight_sum is None:
+        weight_sum = weights_N.sum()
+    return (values_N * weights_N).sum() / weight_sum.clamp(min=1e-6)
 
 
 def pixel_loss(

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from agetf_pipeline.age_transformer import losses
 from agetf_pipeline.age_transformer.discriminator import Discriminator
-from agetf_pipeline.age_transformer.losses import weighted_mean
 from agetf_pipeline.age_transformer.model import AgeTransformer, Rendered
 from agetf_pipeline.config.train import LossWeights
 from agetf_pipeline.training.alignment import PairAligner
+from agetf_pipeline.training.distributed import average, weighted_mean
 from agetf_pipeline.training.guidance import Guidance
 
 _CYCLE_EVERY = 3
@@ -121,14 +121,19 @@ def _supervised(
         image = rendered.image[:, 0]
         values = losses.pixel_loss(image, data.source) + losses.edge_loss(image, data.source)
         out["reconstruction"] = weighted_mean(values, trust[:, 0])
-    paired = data.has_target[:, 1:].flatten() > 0
-    if not bool(paired.any()):
+    has_target_N = data.has_target[:, 1:].flatten()
+    # Processes must agree: whoever has no pairs takes part in the sums of those that have.
+    if not bool(average(has_target_N.sum()) > 0):
         return
+    paired = has_target_N > 0
+    if not bool(paired.any()):
+        paired[0] = True  # it counts nothing
+    counts = has_target_N[paired]
     image = rendered.image[:, 1:].reshape(-1, 3, S, S)[paired]
     target = data.target[:, 1:].reshape(-1, 3, S, S)[paired]
     source = data.source.repeat_interleave(A - 1, dim=0)[paired]
     if weights.preservation:
-        out["preservation"] = losses.preservation_loss(image, source).mean()
+        out["preservation"] = weighted_mean(losses.preservation_loss(image, source), counts)
     if weights.paired:
         where = losses.head_weights(source, target)
         image, effort = aligner(image, source, target)
@@ -140,7 +145,7 @@ def _supervised(
         )
         # Both labels must hold for a pair: the one that was given and the one that was asked for.
         both = (trust[:, 1:] * trust[:, :1].expand(-1, A - 1)).flatten()[paired]
-        out["paired"] = weighted_mean(values, both)
+        out["paired"] = weighted_mean(values, both * counts)
 
 
 def _guided(
