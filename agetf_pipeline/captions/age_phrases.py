@@ -38,6 +38,7 @@ _ORDINAL = (
     r"|hundredth))"
 )
 _TENS = r"(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
+_UNIT = r"(?:one|two|three|four|five|six|seven|eight|nine)"
 _LIFE = _WHOSE + r"(?:life|lives|lifetime|existence|development|years)"
 
 # What looks like an age and is none. Ages of things and counts of days of stubble stay.
@@ -80,7 +81,7 @@ _ADJECTIVES = _any(
     r"baby-?faced|gen(?:eration)?[- ]?(?:[xyz]|alpha|beta)(?:'s)?(?![\w])|baby[- ]boom\b",
     r"(?:early|late|mid|later|upper)[- ](?:career|life)|mid-?life|end-of-life",
     r"(?:well[- ])?preserved|(?:past|over)[- ](?:retirement|middle)[- ]age",
-    r"of (?:a certain|an uncertain|legal|drinking|voting|working|advanced|tender) age",
+    r"of (?:a certain|an uncertain|legal|drinking|voting|working|advanced|tender|(?:pre-?)?school|college) age",
     r"(?:advanced|up|on|along|old|young|older|rich|well on) in (?:years|age|days)",
     r"getting on(?= in|[.,;])",
 )
@@ -103,13 +104,13 @@ _PHRASES = _any(
     r"(?: of)?(?: a| an|-a)?[- ]century(?:[- ]old|(?: of)? age)?|a century old|century-old",
     r"(?:\w+ )?years (?:his|her|their) (?:junior|senior)",
     r"(?:his|her|their) (?:junior|senior)(?=[.,;]|$)",
-    rf"(?:just |recently )?turn(?:s|ed|ing)\s(?:\d+|{_TENS}(?:-\w+)?|\w+teen)(?!-)"
+    rf"(?:just |recently )?turn(?:s|ed|ing)\s(?:\d+|{_TENS}(?:[ -]{_UNIT})?|\w+teen|{_UNIT}|ten|eleven)(?!-)"
     r"(?: (?:last|this|next) \w+| today| recently)?",
     r"from (?:the )?cradle|one foot in the grave|(?:still )?in diapers",
 )
 # ... and those around a number.
 _ABOUT = _any(
-    r"(?:just |a little )?shy of|(?:no |not )?(?:more|less|fewer|later|earlier) than(?= \w+ )"
+    r"(?:just |a little )?shy of|(?:no |not )?(?:more|less|fewer|later|earlier) than"
     r"|upwards? of|north of|south of|in excess of|in the (?:neighbou?rhood|region|vicinity|range)"
     r" of"
     r"|on the (?:wrong|right|other|far|good|young|younger|older|old) side of|close to|well into"
@@ -122,7 +123,7 @@ _AFTER = (
 )
 _NOUN = (
     r"(?:great-){1,4}grand[a-z]+|step-?grand[a-z]+|grown-?ups?|old-?timers?|ankle-?biters?"
-    r"|middle-?agers?|minors?(?=\s*(?:[.,;:!?)]|$)|\s(?:with|in|who|is|has|wearing|looking)\b)"
+    r"|middle-?agers?|minors|minor(?= and (?:an?|the|his|her|two)\b)|minor(?=\s*(?:[.,;:!?)]|$)|\s(?:with|in|who|is|has|\w+ing)\b)"
     r"|school[- ](?:child(?:ren)?|kids?|boys?|girls?)|(?:first|second|third|fourth|fifth|sixth"
     r"|seventh|eighth|ninth|tenth|eleventh|twelfth|\d+th)[- ]graders?|(?:grade|high|middle)[- ]"
     r"schoolers?|golden[- ]agers?|little ones?|young (?:ones?|'uns?)|gen[- ]?(?:z|x)ers?"
@@ -134,6 +135,7 @@ _TOKEN = re.compile(
     rf"|\b(?P<kept>{_KEPT})(?!\w)|(?P<sign>[#$€£]\s?\d[\d,.]*)"
     rf"|\b(?P<B>{_ABOUT})(?!\w)|(?<=\w)\s?(?P<E>{_AFTER})(?!\w)"
     r"|(?P<D>'?\b[1-9]0'?s\b)|(?P<number>\d+(?:[.,]\d+)*)"
+    rf"|(?P<count>(?:{_UNIT}|ten|eleven|twelve|\w+teen|{_TENS})(?=-?(?:ish|somethings?|odd|plus)\b))"
     r"|(?P<word>[^\W\d_]+n't\b|[^\W\d_]+)|(?P<other>'(?:s|re|m|d|ll|ve)\b|\S)"
 )
 _IDIOM_WORDS = (
@@ -175,7 +177,7 @@ _PLAIN = str.maketrans(
     | {"İ": "I"}
     | dict.fromkeys("½¼¾⅓⅔\u00ad\u200b\u200c\u200d\u2060\ufeff", "")
 )
-_DASH = re.compile(r"(?<=[^\W_])\s?[–](?=\w)|(?<=\d)\s?[–—]\s?(?=\d)")
+_DASH = re.compile(r"(?<=[^\W_])–(?=[\w\s])|(?<=[^\W_]) –(?=\w)|(?<=\d)\s?[–—]\s?(?=\d)")
 _HAS_SHORT_FORM = re.compile(r"[\d*_`]|olds?\b", re.IGNORECASE)
 _SHORT_FORMS = tuple(
     (re.compile(pattern, re.IGNORECASE), plain)
@@ -206,7 +208,7 @@ def tokenize(text: str) -> list[Token]:
         start, stop = match.span(kind)
         gap, word, lower = text[end:start], text[start:stop], match[kind]
         end = stop
-        if kind in ("word", "other"):
+        if kind in ("word", "other", "count"):
             tag = TAGS.get(lower) or _by_ending(lower)
         elif kind == "number":
             tag = "d" if _is_age(word) else "w"
@@ -214,6 +216,8 @@ def tokenize(text: str) -> list[Token]:
             tag = "w" if kind in ("kept", "sign") else kind
         if lower == "'s" and tokens and tokens[-1].tag in "SWH":
             tag = "L"
+        elif lower == "look" and tokens and tokens[-1].tag in "XTKZG":
+            tag = "v"
         tokens.append(Token(word, tag, gap, _stand_in(lower) if tag in "NZ" else ""))
     return tokens
 
@@ -285,7 +289,7 @@ def _joiner(tag: str) -> Change:
     def join(run: list[Token]) -> list[Token]:
         text = spell(run)
         neutral = run[0].neutral
-        if tag in "zUX":
+        if tag in "zUXZ":
             neutral = "people" if tag == "U" or text.lower().endswith("somethings") else "person"
         return [Token(text, "N" if tag == "U" else tag, run[0].gap, neutral)]
 
@@ -298,7 +302,7 @@ _JOINS: tuple[tuple[re.Pattern[str], Change], ...] = tuple(
     for pattern, tag in (
         (r"K[o/&]K", "K"),
         (r"d|t-?u|t|e|(?:u|T(?!h-))?h(?:&?(?:t-?u?|[ued]))?", "#"),
-        (r"#(?:(?:-|2|o|/|-2-)B*[#u])+|u(?:(?:-|2|o|/|-2-)B*#)|<[#u]&B*#|<#&[#u]", "#"),
+        (r"#(?:(?:-|2|o|/|-2-?)B*[#u])+|u(?:(?:-|2|o|/|-2-?)B*#)|<[#u]&B*#|<#&[#u]", "#"),
         (r"u(?:-|2|o)u|<u&u", "u"),
         (r"m?[Bl]*L(?:[Bl]*(?:2L|y(?:y|[Bl]*SL)?))*", "L"),
         (r"#-?E(?=-?[YM])", "#"),
@@ -313,16 +317,19 @@ _JOINS: tuple[tuple[re.Pattern[str], Change], ...] = tuple(
         (r"(?:I|a)[Kk]?[BPXOZ]*-?R", "Q"),
         (rf"(?:[aFxIy][TKk]?|[Kk])?(?:[XOPBZ]-?){{0,3}}A-?v?[:=L,-]*F?B*(?:{_NUMBER}|Q|z)(?:YO?)?",
          "Q"),
+        (r"P-?G", "X"),
+        (r"[aFxIy]?K?B*[XP]?A-?v?[:-]B*T?[XZN]+", "Q"),
         (rf"B*G[:FIa]?B*(?:{_NUMBER}(?:YO?)?|Q|z)", "Q"),
         (r"[aFxIy](?:[TKk]?[XOPBZNRw]{0,2}-?)A(?:v|&v)?", "Q"),
         (r"(?<=[LVicC])[TKk]?[XOPBZRw]{0,2}A(?=$|[.,;:&)])", "Q"),
         (r"[FaIx]G(?=$|[.,;:&)])", "Q"),
         (r"[aFIx][KkT]?[XOPBZNwR]{0,2}Y|[aFIx][KkT]?[XO]M", "Q"),
-        (r"P-?G|[wBl]-G|G|[XNZO](?:-2-[PXZOG]+)+", "X"),
-        (r"(?:[XNZO]|z)-(?:[wglpfvLj]|XL)(?:-w)*|[wlPg]-[XNZO](?:-[wgl])?", "X"),
+        (r"[wBl]-G|G|[XNZO](?:-2-[PXZOG]+)+", "X"),
+        (r"(?:[XNZO]|z)-(?:[wglpfvLj]|XL)(?:-w)*|[wlPg]-[XO](?:-[wgl])?", "X"),
+        (r"[wlPgp]-[NZ]", "Z"),
         (rf"(?:B|n|l)*[XO]>B*{_NUMBER}Y?|yXy{_NUMBER}(?:o|&)?(?:yXy{_NUMBER})?|yXyQ", "Q"),
-        (rf"(?:(?:(?<=[LBj,(:pNZSa&zXQ])|(?<=[pNZ]F)|^F?)B*|B{{1,4}})#{_STOP}B?", "Q"),
         (rf"(?<=[pNZz])FB*[#u](?:o[#u])?{_STOP}", "Q"),
+        (rf"(?:(?:(?<=[LBj,(:pNZSa&zXQ])|(?<=[pNZ]F)|^[Fa]?)B*|B{{1,4}})#{_STOP}B?", "Q"),
         (r"B*X>(?:[KkTS][XNZwpfYAL]{0,3}|[pw])(?:akw)?", "Q"),
         (rf"(?<=L)(?<!HL)B*u(?=$|[.,;)])|(?<=[,pNZ])B+u{_STOP}", "Q"),
         (r"O", "X"),
@@ -350,11 +357,11 @@ def _choose(tokens: list[Token]) -> list[Token]:
             tag = "X" if not (tag == "N" and after in "XZ") else "N"
         elif tag == "Z":
             verb_follows = after == "w" and _VERB.fullmatch(tokens[index + 1].text)
-            predicate = before in "LjB"
-            tag = "X" if predicate or (after == "w" and not verb_follows) else "N"
+            adjective = before in "LjBNp"  # "looks adult", "boy child"
+            tag = "X" if adjective or (after == "w" and not verb_follows) else "N"
         elif tag == "z":
             noun = before in "TkKsXbu" and after not in _NOUN_FOLLOWS + "w-"
-            tag = "N" if noun else "X" if after in _NOUN_FOLLOWS + "w" else "Q"
+            tag = "N" if noun or _many(token) else "X" if after in _NOUN_FOLLOWS + "w" else "Q"
         elif tag == "X" and before in "TkKs" and after not in _NOUN_FOLLOWS + "wuglYBQ#n-":
             alone = after not in "&,o" or second in "kTKViLSWxjm."
             tag = "N" if alone else "X"

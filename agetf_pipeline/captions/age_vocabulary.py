@@ -9,8 +9,8 @@ expressions over that string. The letters:
               A age   G aged   Y years   M months, weeks, days   R childhood, old age
               P early, mid, late   z "34-year-old"   Q a phrase ("in his forties")
     around    B about, very, nearly   L is, looks   j looking, being   V wears   i has
-              m may, would   c suggests   C suggesting   S he   K his   T a   k the   s this   W who   H there
-              I in   F of   x with   a at, for   y like, as   & and   o or   2 to   < between
+              m may, would   c suggests   C suggesting   S he   K his   T a   k the   s this
+              W who   H there   I in   F of   x with   a at, for   y like, as   & and   o or   2 to   < between
               > than   b little   v appearance, group   f face, coat (nouns behind nouns)
               p man, person   n number, size   g -ing   l -ly   w any other word
     signs     . , ; : ( ) - — / ' as they are
@@ -115,7 +115,7 @@ _WORDS = {
     ">": "than",
     "b": "little small tiny wee big",
     "v": (
-        "appearance look vibe vibes air aura glow energy demeanor demeanour group groups"
+        "appearance vibe vibes air aura glow energy demeanor demeanour group groups"
         " range bracket category demographic stage phase spirit charm beauty visage vigor vigour"
         " radiance face features countenance physique impression quality essence presence"
     ),
@@ -196,5 +196,16 @@ TAGS: dict[str, str] = dict.fromkeys(STAND_IN, "N")
 TAGS.update((word, tag) for tag, words in _WORDS.items() for word in words.split())
 TAGS.update((sign, sign) for sign in ".,;:()-/'")
 TAGS.update(
-    {"!": ".", "?": ".", "\u2014": ",", "'s": "'", "'": "'", "\u2026": ".", "'re": "L", "'m": "L"}
+    {
+        "!": ".",
+        "?": ".",
+        "\u2014": ",",
+        "\u2013": ",",
+        "=": ":",
+        "'s": "'",
+        "'": "'",
+        "\u2026": ".",
+        "'re": "L",
+        "'m": "L",
+    }
 )

@@ -233,7 +233,7 @@ def _drop_clauses(tokens: list[Token]) -> list[Token]:
             if not _is_broken(clause[1:] if clause and clause[0].tag in ",;&" else clause):
                 kept += clause
         else:
-            rest = [token for token in clause if token.tag not in ",;&"]
+            rest = list(itertools.dropwhile(lambda token: token.tag in ",;&", clause))
             if rest and rest[0].tag in "SkKTps" and not _is_broken(rest):
                 kept += [rest[0]._replace(gap=""), *rest[1:]]
     finite = re.search("[LViS]", "".join(token.tag for token in kept))
@@ -266,6 +266,13 @@ def _with_articles(tokens: list[Token]) -> list[Token]:
     for index, token in enumerate(out):
         if token.tag in ".,;:)" and token.text != "—":
             out[index] = token = token._replace(gap="")
+        if (
+            index
+            and not token.gap
+            and token.text[0].isalpha()
+            and out[index - 1].text[-1].isalpha()
+        ):
+            out[index] = token = token._replace(gap=" ")
         if token.tag == "T" and index + 1 < len(out):
             word = out[index + 1].text.lower()
             vowel = _VOWEL.match(word) is not None
