@@ -102,20 +102,23 @@ def _write(
     lengths: Sequence[int] | None,
     choose: Choice,
 ) -> list[Written]:
+    from agetf_pipeline.experts.key_value_cache import make_cache
+
     model, device = janus.model, janus.device
     stop = torch.tensor(janus.stop_ids, device=device)
     rows_R = torch.arange(len(prompt_BPD), device=device)
     tokens: list[list[int]] = [[] for _ in rows_R]
     finished = [False] * len(tokens)
     read_RL = None if lengths is None else _read(lengths, prompt_BPD)
-    step_RPD, cache = prompt_BPD, None
+    step_RPD = prompt_BPD
+    num_layers = model.config.text_config.num_hidden_layers
+    cache = make_cache(num_layers, prompt_BPD.shape[1] + max_new_tokens)
     for place in range(max_new_tokens if len(tokens) else 0):
-        output = model.model.language_model(
+        hidden_RPD = model.model.language_model(
             inputs_embeds=step_RPD, past_key_values=cache, use_cache=True,
             attention_mask=read_RL, position_ids=_positions(read_RL, step_RPD.shape[1]),
-        )  # fmt: skip
-        cache = output.past_key_values
-        token_R = choose(model.lm_head(output.last_hidden_state[:, -1]), rows_R, place)
+        ).last_hidden_state  # fmt: skip
+        token_R = choose(model.lm_head(hidden_RPD[:, -1]), rows_R, place)
         goes_on_R = ~torch.isin(token_R, stop)
         steps = zip(rows_R.tolist(), token_R.tolist(), goes_on_R.tolist(), strict=True)
         for row, token, goes_on in steps:
