@@ -33,7 +33,7 @@ _ADVICE = {
     "short": "change caption.prompt, or lower caption.checks.min_words",
     "long": "lower caption.max_new_tokens, or raise caption.checks.max_words",
     "cut": "raise caption.max_new_tokens",
-    "language": "ask for English in caption.prompt",
+    "not_english": "ask for English in caption.prompt",
     "repeated": "the network hardly looks at the image: train or supply a better Janus",
 }
 _SAYS = {
@@ -42,7 +42,7 @@ _SAYS = {
     "short": "are too short",
     "long": "are too long",
     "cut": "were cut before their end",
-    "language": "do not look like English",
+    "not_english": "do not look like English",
     "repeated": "are given to more images than caption.checks.max_repeated_fraction allows",
 }
 
@@ -200,8 +200,8 @@ class _Embeddings:
         counts = {
             f"num_without_{kind}_embedding": len(self.missing),
             f"num_{kind}_not_finite": int((~finite).sum()),
-            f"num_{kind}_zero": int(zero.sum()),
-            f"num_{kind}_far": int(far.sum()),
+            f"num_{kind}_norm_zero": int(zero.sum()),
+            f"num_{kind}_norm_far": int(far.sum()),
         }
         figures = {
             f"{kind}_norm_min": float(good.min()) if len(good) else None,

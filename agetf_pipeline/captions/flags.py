@@ -23,7 +23,7 @@ FLAGS = {
     "short": "too short",
     "long": "too long",
     "cut": "cut before its end",
-    "language": "not English",
+    "not_english": "not English",
     "repeated": "the same for many images",
     "embedding": "no embedding, or an odd one",
     "twin": "another image has the same embedding",
@@ -100,7 +100,7 @@ def word_flags(checks: CaptionChecks) -> dict[str, pl.Expr]:
         "short": is_short(checks),
         "long": is_long(checks),
         "cut": is_cut(),
-        "language": is_not_english(checks),
+        "not_english": is_not_english(checks),
         "repeated": is_repeated(checks),
     }
 

@@ -21,7 +21,7 @@ from agetf_pipeline.core.workspace import FFHQ_PARTITION, is_caf, shard_of
 
 NUM_SHEET = 12
 _JPEG_QUALITY = 82
-_SHEET_COLUMNS, _LINE_CHARACTERS, _NUM_LINES = 6, 22, 5
+_SHEET_COLUMNS, _LINE_CHARACTERS, _NUM_LINES = 6, 20, 5
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def write_sheet(path: Path, subject: Subject, examples: Sequence[Example]) -> No
 def _lines(example: Example) -> list[str]:
     text = example.caption or f"[{example.reason or 'no caption'}]"
     lines = textwrap.wrap(visible(text), _LINE_CHARACTERS, max_lines=_NUM_LINES, placeholder=" ...")
-    return lines + [""] * (_NUM_LINES - len(lines))
+    return [visible(example.image_id[:12]), *lines, *[""] * (_NUM_LINES - len(lines))]
 
 
 def _name(partition: str) -> str:
