@@ -6,6 +6,7 @@ corpus's own where it gives true ages). The identity embedder learns which image
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agetf_pipeline.age_transformer.losses import expected_age, soft_age_target, weighted_mean
+from agetf_pipeline.age_transformer.lpips import Lpips, load_lpips
 from agetf_pipeline.age_transformer.renderer import to_tensor
 from agetf_pipeline.core.devices import computes_bf16
 from agetf_pipeline.core.errors import WeightsError
@@ -23,6 +25,9 @@ from agetf_pipeline.data.schemas import NUM_AGE_BINS
 from agetf_pipeline.training.critics import AgeRegressor, IdentityEmbedder
 from agetf_pipeline.training.dataset import FaceData, balanced_probabilities
 
+if TYPE_CHECKING:
+    from agetf_pipeline.config.train import TrainConfig
+
 AGE_REGRESSOR = "age_regressor"
 IDENTITY_EMBEDDER = "identity_embedder"
 _TEMPERATURE = 0.1
@@ -30,10 +35,17 @@ _TEMPERATURE = 0.1
 
 @dataclass(frozen=True)
 class Guidance:
-    """The frozen networks, in evaluation mode, without gradients of their own."""
+    """The frozen networks, in evaluation mode, without gradients of their own.
+
+    Attributes:
+        age_regressor: Reads ages: the mixture's student.
+        identity_embedder: Says who is who.
+        lpips: Perceptual distance; None without AlexNet's weights: then the term is off.
+    """
 
     age_regressor: AgeRegressor
     identity_embedder: IdentityEmbedder
+    lpips: Lpips | None = None
 
 
 def guidance_path(workspace: Workspace, name: str) -> Path:
@@ -47,8 +59,15 @@ def build_critic(name: str, width: int, input_px: int) -> nn.Module:
     return kind(width, input_px)
 
 
-def load_guidance(workspace: Workspace, device: torch.device) -> Guidance:
-    """Load both networks, frozen.
+def load_guidance(
+    workspace: Workspace, device: torch.device, lpips_weights: Path | None = None
+) -> Guidance:
+    """Load the networks, frozen.
+
+    Args:
+        workspace: Holds what the stage distill trained.
+        device: Where they run.
+        lpips_weights: AlexNet's weights, verified, for LPIPS; None: there is none.
 
     Raises:
         WeightsError: One is absent or is of another kind.
@@ -65,7 +84,22 @@ def load_guidance(workspace: Workspace, device: torch.device) -> Guidance:
         network = build_critic(name, card["width"], card["input_px"])
         load_weights(network, path)
         networks.append(network.to(device).eval().requires_grad_(False))
-    return Guidance(*networks)
+    lpips = None if lpips_weights is None else load_lpips(lpips_weights).to(device)
+    regressor, embedder = networks
+    return Guidance(regressor, embedder, lpips)
+
+
+def lpips_message(config: "TrainConfig") -> str | None:
+    """Return what a run has to say of LPIPS: that a weight without a network is no loss."""
+    if config.losses.lpips and config.lpips_weights is None:
+        return (
+            f"train.losses.lpips is {config.losses.lpips:g}, but train.lpips_weights names no "
+            "file: trained without LPIPS. `agetf models list` says where AlexNet's weights "
+            "(alexnet-lpips) are; or set train.losses.lpips=0."
+        )
+    if config.lpips_weights is not None and not config.losses.lpips:
+        return "train.lpips_weights is given, but train.losses.lpips is 0: LPIPS was not used."
+    return None
 
 
 def fit_age_regressor(

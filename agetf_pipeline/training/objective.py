@@ -1,5 +1,9 @@
 """What a step of training minimises: the losses of one batch, put together in one place.
 
+What holds a rendering against a photograph by its label (reconstruction, LPIPS, cycle, pairs, the
+discriminator's real faces) counts by how sure the label is. What is read from a rendering at the
+age that was asked for needs no label, and counts in full.
+
 Shapes: B images, A ages, N = B x (A - 1) renderings at other ages than the source's, C H W.
 """
 
@@ -16,7 +20,10 @@ from agetf_pipeline.training.alignment import PairAligner
 from agetf_pipeline.training.distributed import average, weighted_mean
 from agetf_pipeline.training.guidance import Guidance
 
-_CYCLE_EVERY = 3
+EVERY_STEPS: dict[str, int] = {"cycle": 3, "lpips": 3}
+"""Steps between those that take a dear loss. It counts for the steps between (`total_loss`), so
+that the mean over steps has the configured weight."""
+_CYCLE_STEP, _LPIPS_STEP = 0, 1  # never both in one step
 _ALIGNMENT_EFFORT = 0.1
 
 
@@ -55,21 +62,26 @@ def generator_losses(
     data: StepData,
     weights: LossWeights,
 ) -> tuple[dict[str, Tensor], Rendered]:
-    """Return every loss that has a weight, unweighted, and the renderings they were taken of."""
+    """Return every loss that has a weight, unweighted, and the renderings they were taken of.
+
+    Those of `EVERY_STEPS` are there in their steps alone; LPIPS only where its network is.
+    """
     encoded = model.encode(data.source, data.vlm)
     rendered = model.decode(encoded, data.ages)
     out: dict[str, Tensor] = {}
-    _supervised(out, rendered, aligner, data, weights)
+    trust = losses.curriculum_weight(data.variance, data.progress)
+    _at_the_source_age(out, rendered, guidance, data, weights, trust[:, 0])
+    _supervised(out, rendered, aligner, data, weights, trust)
     _guided(out, guidance, rendered, data, weights)
     gap = (data.ages - data.ages[:, :1]).abs()
     if weights.smoothness:
         mask, flow = rendered.mask.flatten(0, 1), rendered.flow.flatten(0, 1)
         out["smoothness"] = losses.smoothness_loss(mask, flow, gap.flatten()).mean()
-    if weights.cycle and data.step % _CYCLE_EVERY == 0:
-        # The last age has no true picture: coming back from it must give the source.
+    if weights.cycle and data.step % EVERY_STEPS["cycle"] == _CYCLE_STEP:
+        # The last age has a true picture least often: coming back from it must give the source.
+        # That is asked for at the source's label, and believed as far as the label is.
         back = model(rendered.image[:, -1], data.ages[:, :1], data.vlm).image[:, 0]
-        # Counted for the steps between: the mean over steps has the configured weight.
-        out["cycle"] = losses.pixel_loss(back, data.source).mean() * _CYCLE_EVERY
+        out["cycle"] = weighted_mean(losses.pixel_loss(back, data.source), trust[:, 0])
     if weights.adversarial and data.adversarial:
         fake, ages = adversarial_fakes(rendered, data)
         out["adversarial"] = losses.generator_loss(discriminator(fake, ages)).mean()
@@ -77,8 +89,10 @@ def generator_losses(
 
 
 def total_loss(parts: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """Return the weighted sum of losses."""
-    return torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()
+    """Return the weighted sum of losses, those that skip steps counted for the steps they skip."""
+    return torch.stack(
+        [getattr(weights, name) * EVERY_STEPS.get(name, 1) * v for name, v in parts.items()]
+    ).sum()
 
 
 def discriminator_losses(
@@ -87,13 +101,12 @@ def discriminator_losses(
     """Return the discriminator's loss, and R1 in fp32 where it is due (unscaled)."""
     real, real_ages = data.source, data.ages[:, 0]
     curriculum = losses.curriculum_weight(data.variance[:, 0], data.progress)
-    logits = discriminator(torch.cat([real, fake]), torch.cat([real_ages, fake_ages]))
-    real_logits, fake_logits = logits.chunk(2)
-    out = {
-        "discriminator": weighted_mean(
-            losses.discriminator_loss(real_logits, fake_logits), curriculum
-        )
-    }
+    # Two calls: in one, the deviation within a group would be taken over real and rendered faces
+    # together, and tell nothing of either.
+    values = losses.discriminator_loss(
+        discriminator(real, real_ages), discriminator(fake, fake_ages)
+    )
+    out = {"discriminator": weighted_mean(values, curriculum)}
     if with_r1:
         with torch.autocast(real.device.type, enabled=False):
             real = real.float().detach().requires_grad_(True)
@@ -107,20 +120,34 @@ def adversarial_fakes(rendered: Rendered, data: StepData) -> tuple[Tensor, Tenso
     return rendered.image[:, column], data.ages[:, column]
 
 
+def _at_the_source_age(
+    out: dict[str, Tensor],
+    rendered: Rendered,
+    guidance: Guidance,
+    data: StepData,
+    weights: LossWeights,
+    trust_B: Tensor,
+) -> None:
+    """Rendered at its own age, a face is itself."""
+    image = rendered.image[:, 0]
+    if weights.reconstruction:
+        values = losses.pixel_loss(image, data.source) + losses.edge_loss(image, data.source)
+        out["reconstruction"] = weighted_mean(values, trust_B)
+    due = data.step % EVERY_STEPS["lpips"] == _LPIPS_STEP
+    if weights.lpips and guidance.lpips is not None and due:
+        out["lpips"] = weighted_mean(guidance.lpips(image, data.source), trust_B)
+
+
 def _supervised(
     out: dict[str, Tensor],
     rendered: Rendered,
     aligner: PairAligner,
     data: StepData,
     weights: LossWeights,
+    trust_BA: Tensor,
 ) -> None:
-    """Reconstruction at the source's age, and the same subject's pictures at other ages."""
+    """The same subject's pictures at other ages."""
     A, S = data.ages.shape[1], data.target.shape[-1]
-    trust = losses.curriculum_weight(data.variance, data.progress)
-    if weights.reconstruction:
-        image = rendered.image[:, 0]
-        values = losses.pixel_loss(image, data.source) + losses.edge_loss(image, data.source)
-        out["reconstruction"] = weighted_mean(values, trust[:, 0])
     has_target_N = data.has_target[:, 1:].flatten()
     # Processes must agree: whoever has no pairs takes part in the sums of those that have.
     if not bool(average(has_target_N.sum()) > 0):
@@ -144,7 +171,7 @@ def _supervised(
             + _ALIGNMENT_EFFORT * effort
         )
         # Both labels must hold for a pair: the one that was given and the one that was asked for.
-        both = (trust[:, 1:] * trust[:, :1].expand(-1, A - 1)).flatten()[paired]
+        both = (trust_BA[:, 1:] * trust_BA[:, :1]).flatten()[paired]
         out["paired"] = weighted_mean(values, both * counts)
 
 
