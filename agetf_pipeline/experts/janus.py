@@ -297,7 +297,7 @@ def fit_janus(
         ConfigError: The config asks for a full-size Janus or for fine-tuning; neither is done here.
         StageError: There is no labelled face.
     """
-    from agetf_pipeline.experts.janus_tiny import train_tiny_janus
+    from agetf_pipeline.experts.janus_tiny_training import train_tiny_janus
 
     expert = require_janus(config)
     if expert.size != "tiny":

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 STAGE = "train_experts"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _USUAL: tuple[str, ...] = ("janus", "mivolo", "resnet50", "vgg16")
 _COLUMNS = ["image_id", "face_path", "gender", "true_age_years", "identity", "split"]

@@ -34,15 +34,29 @@ def describe(
         A sentence such as "A woman with long brown hair and glasses, smiling."
     """
     noun = {"male": "man", "female": "woman"}[identity.gender]
-    colour = f"{visible_hair_colour(identity, age_years)} " if in_colour else ""
-    things = [_CUTS[identity.hair_cut].format(colour)]
-    things += [_FACIAL_HAIR[visible_facial_hair(identity, age_years)], _GLASSES[identity.glasses]]
+    glasses, colour, facial_hair = visible_attributes(identity, age_years, in_colour)
+    things = [_CUTS[identity.hair_cut].format(f"{colour} " if colour else "")]
+    things += [facial_hair, glasses]
     things = [thing for thing in things if thing]
     listed = things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
     who = _aged(noun, age_years) if with_age else f"a {noun}"
     ending = ", smiling" if identity.smile > 0.5 else ""
     sentence = f"{who} with {listed}{ending}."
     return sentence[0].upper() + sentence[1:]
+
+
+def visible_attributes(
+    identity: Identity, age_years: float, in_colour: bool = True
+) -> tuple[str, str, str]:
+    """Return glasses, hair colour and facial hair as `describe` names them, "" where it does not.
+
+    The arguments are those of `describe`.
+    """
+    return (
+        _GLASSES[identity.glasses],
+        visible_hair_colour(identity, age_years) if in_colour else "",
+        _FACIAL_HAIR[visible_facial_hair(identity, age_years)],
+    )
 
 
 def visible_hair_colour(identity: Identity, age_years: float) -> str:

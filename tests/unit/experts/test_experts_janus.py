@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from agetf_pipeline.captions.age_words import mentions_age
+from agetf_pipeline.captions.age_words import remove_age_words
+from agetf_pipeline.captions.attributes import Attributes, named_attributes
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, DataError, StageError, WeightsError
 from agetf_pipeline.core.weights import read_card
@@ -25,12 +26,8 @@ from agetf_pipeline.experts.janus import (
     janus_version,
     load_janus,
 )
-from agetf_pipeline.experts.janus_tiny import (
-    build_tiny_janus,
-    draw_faces,
-    soft_ages,
-    whiten_patches,
-)
+from agetf_pipeline.experts.janus_tiny import build_tiny_janus, whiten_patches
+from agetf_pipeline.experts.janus_tiny_training import _Tasks, draw_faces, soft_ages
 from agetf_pipeline.experts.load import load_expert
 from agetf_pipeline.experts.predict import read_faces
 
@@ -135,12 +132,30 @@ def test_whitened_patches_start_with_equal_variance(untrained: Janus) -> None:
 
 
 def test_drawn_faces_come_with_what_is_on_them() -> None:
-    drawn = draw_faces(4, 32)
-    again = draw_faces(4, 32)
-    assert drawn.faces_NHWC.shape == (4, 32, 32, 3)
+    drawn, again = draw_faces(8, 32), draw_faces(8, 32)
+    assert drawn.faces_NHWC.shape == (8, 32, 32, 3)
     assert drawn.captions == again.captions
-    assert all(caption.endswith(".") and not mentions_age(caption) for caption in drawn.captions)
     np.testing.assert_array_equal(drawn.faces_NHWC, again.faces_NHWC)
+    worn = {"": "none", "a moustache": "moustache", "a beard": "beard"}
+    for caption, (glasses, colour, facial_hair) in zip(
+        drawn.captions, drawn.attributes, strict=True
+    ):
+        said = Attributes(glasses or "none", colour or None, worn[facial_hair])
+        assert named_attributes(caption) == said
+
+
+def test_black_and_white_faces_name_no_hair_colour() -> None:
+    drawn = draw_faces(8, 32)
+    without_colour = (np.ptp(drawn.faces_NHWC, axis=3) == 0).all(axis=(1, 2))
+    assert without_colour.tolist() == [n % 5 == 0 for n in range(8)]
+    assert [not colour for _, colour, _ in drawn.attributes] == without_colour.tolist()
+
+
+def test_three_in_four_captions_speak_of_age() -> None:
+    captions = draw_faces(8, 32).captions
+    assert [remove_age_words(caption) != caption for caption in captions] == [
+        n % 4 > 0 for n in range(8)
+    ]
 
 
 def test_a_side_that_does_not_divide_is_refused() -> None:
@@ -206,6 +221,34 @@ def test_training_is_deterministic_and_says_what_it_was_made_of(
     assert card["num_caption_faces"] == 6
     assert np.isfinite(card["final_loss"])
     assert not (again.state / "janus.pt").exists()
+
+
+def test_without_drawn_faces_ages_alone_are_learnt(tmp_path: Path) -> None:
+    config, workspace = _config(), Workspace(tmp_path)
+    config = config.model_copy(
+        update={"caption": config.caption.model_copy(update={"num_train_faces": 0})}
+    )
+    _fit(config, workspace)
+    card = read_card(workspace.models / "experts" / "janus" / "weights.safetensors")
+    assert card["num_caption_faces"] == 0
+    assert card["num_age_faces"] == 6
+
+
+def test_attributes_reach_the_embedding_and_no_weights_but_the_network_are_kept(
+    trained: tuple[PipelineConfig, Workspace],
+) -> None:
+    config, workspace = trained
+    drawn = draw_faces(6, 32)
+    janus = build_tiny_janus(32, [f" {AGE_QUESTION}", *(f" {one}" for one in drawn.captions)], 0)
+    tasks = _Tasks(janus, drawn.faces_NHWC, drawn.ages_years, drawn, " A man.", False)
+    features = janus.image_features(tasks.drawn)
+    tasks._attribute_loss(features, torch.arange(6)).backward()
+    gradient = janus.model.model.vision_model.embeddings.patch_embedding.weight.grad
+    assert gradient is not None
+    assert float(gradient.abs().sum()) > 0
+    assert janus.model.lm_head.weight.grad is None
+    stored = load_janus(config, workspace).model.state_dict()
+    assert not [name for name in stored if "readout" in name]
 
 
 def test_transformers_format_folder_loads_the_same(

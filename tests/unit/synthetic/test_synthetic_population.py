@@ -4,7 +4,7 @@ from functools import lru_cache
 import numpy as np
 
 from agetf_pipeline.data.ages import AGE_GROUPS, group_midpoint, group_of
-from agetf_pipeline.synthetic.captions import describe
+from agetf_pipeline.synthetic.captions import describe, visible_attributes
 from agetf_pipeline.synthetic.faces import draw_identity
 from agetf_pipeline.synthetic.population import (
     crowd_labels,
@@ -92,6 +92,13 @@ def test_captions_name_what_shows():
     assert describe(who, 30) == "A man with short red hair, a beard and glasses, smiling."
     assert "beard" not in describe(who, 10)
     assert "grey hair" in describe(who, 90)
+    assert describe(who, 60).startswith("A man with short red hair")
+    assert describe(who, 70).startswith("A man with short grey hair")
+    assert describe(who, 90, in_colour=False) == (
+        "A man with short hair, a beard and glasses, smiling."
+    )
+    assert visible_attributes(who, 10) == ("glasses", "red", "")
+    assert visible_attributes(who, 90, in_colour=False) == ("glasses", "", "a beard")
     assert describe(who, 44, with_age=True).startswith("A man in his forties with")
     assert describe(who, 80, with_age=True).startswith("An elderly man")
     for age in range(101):
