@@ -8,11 +8,12 @@ expressions over that string. The letters:
     age       X adjective ("young")   N noun ("toddler")   Z either ("teen")   O old   U olds
               A age   G aged   Y years   M months, weeks, days   R childhood, old age
               P early, mid, late   z "34-year-old"   Q a phrase ("in his forties")
-    around    B about, very, nearly   L is, looks   j looking, being   V wears   i has
-              m may, would   c suggests   C suggesting   S he   K his   T a   k the   s this
-              W who   H there   I in   F of   x with   a at, for   y like, as   & and   o or   2 to   < between
-              > than   b little   v appearance, group   f face, coat (nouns behind nouns)
-              p man, person   n number, size   g -ing   l -ly   w any other word
+    around    B about, very, nearly   L is, looks   j looking, being   V wears   i has   m may
+              c suggests   C suggesting   S he   K his   T a   k the   s this   W who, when
+              H there   I in   F of   x with   a at, for   y like, as   & and   o or   2 to
+              < between   > than   b little   v appearance, group   n number, size
+              f face, coat (nouns that stand behind nouns)   p man, person
+              g -ing   l -ly   w any other word
     signs     . , ; : ( ) - — / ' as they are
 """
 
@@ -63,7 +64,7 @@ _WORDS = {
         " presumably seemingly somewhere anywhere apparently clearly obviously evidently definitely"
         " certainly quite rather fairly very relatively comparatively reasonably extremely really"
         " truly visibly noticeably distinctly slightly somewhat still just nearly almost over under"
-        " only estimated guessed below above beyond past nearing approaching pushing"
+        " only estimated guessed below above beyond past nearing approaching entering pushing"
         " turning turned turns reaching hitting touching barely well too so pretty more less most"
         " much far now already not no neither currently generally typically"
         " significantly considerably decidedly deceptively surprisingly remarkably advanced"
@@ -94,18 +95,18 @@ _WORDS = {
         " reflecting indicative suggestive reminiscent typical characteristic befitting"
     ),
     "S": "he she they it we i you",
-    "K": "his her their its my your our",
+    "K": "his her their its my your our whose",
     "T": "a an",
     "k": "the",
     "s": "this these those",
-    "W": "who that which whom",
+    "W": "who that which whom when while",
     "H": "there",
     "I": "in into within",
     "F": "of",
     "x": "with",
     "a": (
         "at for by despite given from on considering due through during since"
-        " regardless before after against near behind beside without"
+        " regardless judging based before after against near behind beside without"
     ),
     "y": "like as if though resembling resembles",
     "&": "and but yet &",
@@ -122,7 +123,7 @@ _WORDS = {
     "f": (
         "cheeks skin hair eyes smile clothes clothing outfit dress shirt hat cap coat band bands"
         " model models actor actress star idol seat chair stroller carriage bottle blanket toy toys"
-        " teeth tooth fat bump carrier group room bed clock collar glasses cardigan sweater scout"
+        " teeth tooth fat bump carrier room bed clock collar glasses cardigan sweater scout"
         " scouts shorts gloves manager officer executive member citizen artist singer player"
         " athlete soldier fashion style haircut hairstyle couple family parent parents sister"
         " brother siblings mother father bride groom student students leader photo photograph"

@@ -20,7 +20,7 @@ What is decided here:
 - A clause that cannot be mended is dropped, and the sentence with it where the clause holds its
   subject. What is left of a caption never mentions age.
 
-How it is found stands in `age_phrases`, the words in `age_vocabulary`. This file is the mending:
+How it is found stands in `age_phrases`, the words in `age_vocabulary` and `age_idioms`. This file is the mending:
 rules over tags, as there.
 """
 
@@ -135,15 +135,18 @@ def _keep_last(run: list[Token]) -> list[Token]:
 def _to_has(run: list[Token]) -> list[Token]:
     """ "Is young, with a hat" becomes "has a hat"."""
     many = run[0].text.lower() in ("are", "were", "appear", "seem", "look")
-    return [Token("have" if many else "has", "V", run[0].gap)]
+    return [Token("have" if many else "has", "i", run[0].gap)]
 
 
 def _owner_has(run: list[Token]) -> list[Token]:
     """ "Her wrinkles suggest that she is old" becomes "She has wrinkles"."""
+    things = list(itertools.takewhile(lambda token: token.tag != "c", run))
     owner = {"his": "he has", "her": "she has", "their": "they have", "its": "it has"}
-    subject, verb = owner.get(run[0].text.lower(), "he has").split()
-    things = itertools.takewhile(lambda token: token.tag != "c", run[1:])
-    return [Token(subject, "S", run[0].gap), Token(verb, "V", " "), *things]
+    for index, token in enumerate(things):
+        if token.tag == "'":
+            return [*things[:index], Token("has", "i", " "), *things[index + 1 :]]
+    subject, verb = owner.get(things[0].text.lower(), "he has").split()
+    return [Token(subject, "S", things[0].gap), Token(verb, "i", " "), *things[1:]]
 
 
 def _plain_noun(run: list[Token]) -> list[Token]:
@@ -177,7 +180,7 @@ _MENDS = tuple(
     (re.compile(pattern), change)
     for pattern, change in (
         # "has a youthful look, red hair and ..." keeps the hair.
-        (r"x(?:[Tk]?B{0,2}X+v)(?:,&|[,&])(?=[TKwfpu])", _keep_first),
+        (r"x(?:[TkK]?B{0,2}X+v)(?:,&|[,&])(?=[TKwfpu])", _keep_first),
         (r"[Vi](?:[Tk]?B{0,2}X+v)(?:,&|[,&])(?=[TKwfpu])", _keep_first),
         (r",?x[TkK]?B{0,2}(?:X[,&]?)+v" + _END, _nothing),
         (r"(?:,&|[,&])[TkK]?X+v(?=$|[.,;)])", _nothing),
@@ -188,13 +191,14 @@ _MENDS = tuple(
         (rf",(?:&|o)?{_AGES}(?:,(?=[&xWViLmSjCgaI])|(?=[.;)]|$)|(?=,))", _nothing),
         # "Her wrinkles suggest that she is in her seventies."
         (rf"^K[wfgl&,]{{1,8}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
+        (rf"^[kT]w{{0,2}}[pf]'[wfgl&,]{{1,8}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
         (rf",?C[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
         (rf",?Wc[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
-        (rf"^[SkKTpw]{{1,4}}L{_AGES}(?:,&|[,;&])(?=[S])", _nothing),
+        (rf"^[SkKTpwfv]{{1,4}}L{_AGES}(?:,&|[,;&])(?=[SKk])", _nothing),
         (rf"L{_AGES}(?:,?&|,)?(?=[Bl]{{0,3}}[LVi])", _nothing),
         (rf"[Li]{_AGES},?&?x", _to_has),
         (r"(?<=[SpN])Q,?&(?=[Vi])", _nothing),
-        (rf"L{_AGES}(?:,&|[,&])(?=[wglpTfI])", _keep_first),
+        (rf"L{_AGES}(?:,&|[,&])(?=B{{0,2}}[wglpTfI])", _keep_first),
         (rf"^{_AGES}[,:;]&?", _nothing),
         (rf"(?:,&|[,&]){_AGES}(?=[.;)]|$|,x)", _nothing),
         # Before a noun: "a young, tall man", "a tall, elderly man", "little girl"
@@ -252,6 +256,8 @@ _NOTHING = re.compile(r"(?:[SkTKHps,]|w(?=L)){0,3}(?:L[TBy]?p?)?[.,:]*|[TkSKBl&,
 def _says_nothing(tokens: list[Token]) -> bool:
     """Whether more is left than a subject with a verb that has lost its object."""
     tags = "".join(token.tag for token in tokens)
+    if not any(char.isalnum() for token in tokens for char in token.text):
+        return True
     if tags and tags[0] == "S" and tokens[0].text.lower() == "i":
         return True
     if "L" not in tags and "p" in tags:

@@ -29,7 +29,8 @@ FORBIDDEN = re.compile(
     r"|preschool\w*|schoolers?|school(?:boy|girl|child|kid|children)s?|first-graders?|boys?|girls?"
     r"|boyish|girlish|boyhood|girlhood|lads?|lass(?:es|ie)?|minors|(?:is|be|a) minor\b(?! scar)"
     r"|matur\w+|immature|geriatrics?|retire(?:e|es|d|ment)|pensioners?|\w+genarians?|centenarians?"
-    r"|grand(?!s?tand)\w+|great-grand\w+|grann(?:y|ies)|millennials?|boomers?|gen(?:eration)? ?-?[xyz]"
+    r"|grand(?!s?tand)\w+|great-grand\w+|grann(?:y|ies)|millennials?|boomers?"
+    r"|gen(?:eration)? ?-?[xyz]"
     r"|zoomers?|generations?|years?|yrs?|yo|y/o|decades?|months?(?!' growth)|\w+something\w*"
     r"|twenties|thirties|forties|fifties|sixties|seventies|eighties|nineties|\d0'?s(?! style)"
     r"|puberty|pubescent|menopaus\w+|prime|childbearing|birth(?! ?mark)|born|heyday"
@@ -44,10 +45,11 @@ BROKEN = (
     (re.compile(r"\b(?:and|or|with|of|in|at|a|an|the|who|which|that|is|are|was|appears|seems"
                 r"|appears to be|seems to be|looks like|to be|her|his|their|about|around|very)\s*"
                 r"(?:[.,;:!?]|$)", re.I), "dangling word"),
-    (re.compile(r"\b(?:and and|with with|with and|is with|is has|is wears|a a|a the|the the|has with"
-                r"|who with|who and|is is|has has|a (?:with|and|who|in|is|has|wearing)"
+    (re.compile(r"\b(?:and and|with with|with and|is with|is has|is wears|a a|a the|the the"
+                r"|has with|who with|who and|is is|has has|a (?:with|and|who|in|is|has|wearing)"
                 r"|the (?:with|and|who|is|has|wearing)|an? an?|of with|to with|in with|be with"
-                r"|but but|and but|is and|appears with|looks with|seems with)\b", re.I), "lost word"),
+                r"|but but|and but|is and|appears with|looks with"
+                r"|seems with)\b", re.I), "lost word"),
     (re.compile(r"(?:^|[.!?]\s)(?:is|are|has|and|but|or|with|who|which|that|of|wears|appears)\s",
                 re.I), "lost subject"),
 )  # fmt: skip
@@ -105,7 +107,8 @@ ADJECTIVES = (
 IDIOMS = (
     "past {his} prime", "in {his} prime", "in the prime of life", "of advanced years",
     "of tender years", "of advanced age", "in old age", "in middle age", "in {his} youth",
-    "in {his} golden years", "in {his} twilight years", "in {his} later years", "in early childhood",
+    "in {his} golden years", "in {his} twilight years", "in {his} later years",
+    "in early childhood",
     "in {his} teenage years", "in {his} adolescence", "of retirement age", "of a certain age",
     "of indeterminate age", "in {his} sixth decade", "in the autumn of {his} life",
     "advanced in years", "getting on in years", "of school age", "in {his} early adulthood",
@@ -124,7 +127,8 @@ LOOKS = (
     "a receding hairline", "a bald head", "a beard", "a trimmed beard", "a moustache", "a goatee",
     "glasses", "dark glasses", "round spectacles", "an old-fashioned hat", "baby blue eyes",
     "green eyes", "two earrings", "a nose ring", "freckles", "wrinkles", "dimples", "a wide smile",
-    "a number 7 shirt", "three-day-old stubble", "a minor scar", "a blue scarf", "1980s style glasses",
+    "a number 7 shirt", "three-day-old stubble", "a minor scar", "a blue scarf",
+    "1980s style glasses",
     "an old-school cap", "full lips", "bushy eyebrows", "a mole", "an earring and a necklace",
     "a tattoo on his neck", "dark skin", "a single braid", "a 5 o'clock shadow", "3 piercings",
 )  # fmt: skip
@@ -167,7 +171,8 @@ class Grammar:
 
     def decade(self) -> str:
         part = self.pick(
-            ("", "", "early ", "mid ", "mid-", "late ", "very early ", "early to mid ", "mid-to-late ",
+            ("", "", "early ", "mid ", "mid-", "late ", "very early ", "early to mid ",
+             "mid-to-late ",
              "mid to late ", "early or mid-", "late-")
         )  # fmt: skip
         name = self.pick((*DECADES, *(f"{tens}0s" for tens in range(2, 9)), "40's"))
@@ -240,7 +245,7 @@ class Grammar:
             lambda: f" of {self.about()}{self.number()} years",
             lambda: f" of {self.pick(('about', 'around', 'nearly'))} {self.number()}",
             lambda: f" in {self.his} {self.decade()}",
-            lambda: f" {self.pick(('over', 'under', 'nearing', 'pushing', 'approaching', 'around'))} "
+            lambda: f" {self.pick(('over', 'under', 'nearing', 'pushing', 'approaching'))} "
                     f"{self.number()}",
             lambda: f", {self.pick(('possibly', 'probably', 'likely', 'perhaps'))} {self.years()},",
             lambda: f" who {self.link()} {self.years()}",
@@ -336,13 +341,14 @@ class Grammar:
                      f"appearance, {first} and {second}.", both),
             lambda: (f"Portrait of {_an(who, False)}; {first}; {second}.", both),
             lambda: (f"Age: {self.years_field()}, Hair: {first}.", [first]),
-            lambda: (f"The {self.pick(('oldest', 'youngest', 'eldest', 'older', 'younger'))} {noun} "
+            lambda: (f"The {self.pick(('oldest', 'youngest', 'eldest', 'older'))} {noun} "
                      f"has {first}.", [first]),
             lambda: (f"A group of {self.pick(PLURALS)} with {first}.", [first]),
             lambda: (f"Two {self.pick(PLURALS)} and {_an(who, False)} with {first}.", [first]),
             lambda: (f"{_an(who)} and {_an(self.who(), False)}, both with {first}.", [first]),
             lambda: (f"Despite {his} age, {self.he} {has} {first}.", [first]),
-            lambda: (f"{_an(noun)} with {first} who {self.link_for(noun)} {self.years()}.", [first]),
+            lambda: (f"{_an(noun)} with {first} who {self.link_for(noun)} {self.years()}.",
+                     [first]),
             lambda: (f"{_an(noun)} with {first}, {self.years()}.", [first]),
         ))()  # fmt: skip
 
