@@ -4,9 +4,10 @@ A batch is a function of the seed and the step alone, so that a resumed run sees
 uninterrupted one would have seen.
 """
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -63,7 +64,29 @@ class FaceData:
         """Return images uint8 of items, the enhanced counterpart where asked for and present."""
         enhanced = self.enhanced_rows[indices]
         rows = np.where(use_enhanced & (enhanced != NO_ROW), enhanced, self.rows[indices])
-        return self.images[rows]
+        return np.asarray(self.images[rows])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process needs: of a map its file, not the images in it."""
+        state, images = dict(self.__dict__), self.images
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
+            state["images"] = _Map(str(images.filename), images.shape, images.offset)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        if isinstance(images, _Map):
+            images = np.memmap(images.file, np.uint8, "r", images.offset, images.shape)
+        self.__dict__.update(state, images=images)
+
+
+@dataclass(frozen=True)
+class _Map:
+    """Where mapped images lie in a file."""
+
+    file: str
+    shape: tuple[int, ...]
+    offset: int
 
 
 def load_face_data(
@@ -159,19 +182,35 @@ class Batch:
 
     Attributes:
         indices: int64 (B,), items of the split.
-        sources: uint8 (B, S, S, 3).
         ages_years: float32 (B, A); column 0 is the label of the source.
-        targets: uint8 (B, A, S, S, 3), the same person at that age where `has_target`.
-        has_target: bool (B, A); column 0, the source itself, always true.
+        has_target: bool (B, A), where there is a picture; column 0, the source itself, always true.
         variances_years2: float32 (B, A), of the label behind each target; 0 where there is none.
+        pictures: uint8 (P, S, S, 3), those of `has_target`, row by row.
     """
 
     indices: np.ndarray
-    sources: np.ndarray
     ages_years: np.ndarray
-    targets: np.ndarray
     has_target: np.ndarray
     variances_years2: np.ndarray
+    pictures: np.ndarray
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The images, uint8 (B, S, S, 3)."""
+        return self.pictures[source_rows(self.has_target)]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The same person at each age, uint8 (B, A, S, S, 3), zeros but where `has_target`."""
+        targets = np.zeros((*self.has_target.shape, *self.pictures.shape[1:]), np.uint8)
+        targets[self.has_target] = self.pictures
+        return targets
+
+
+def source_rows(has_target: np.ndarray) -> np.ndarray:
+    """Return the row of each source among a batch's pictures, int64 (B,)."""
+    counts = has_target.sum(axis=1)
+    return np.cumsum(counts) - counts
 
 
 class Sampler:
@@ -184,7 +223,6 @@ class Sampler:
                 "Add images, or loosen the filter (filter.max_sigma_years)."
             )
         self._data, self._config, self._anchors = data, config, np.array(anchors_years)
-        self._probabilities = balanced_probabilities(data.groups)
         order = np.argsort(data.identities, kind="stable")
         starts = np.flatnonzero(np.diff(data.identities[order], prepend=-1))
         self._people = {
@@ -193,14 +231,24 @@ class Sampler:
             if len(members) > 1
         }
         self._pairable = np.flatnonzero(np.isin(data.identities, list(self._people)))
+        p = balanced_probabilities(data.groups)
+        # Summed once: a corpus of 300,000 images would be summed again in every step.
+        self._cumulative = _cumulative(p)
+        self._cumulative_pairable = _cumulative(p[self._pairable])
 
     @property
     def num_pairable(self) -> int:
         """Images whose subject has another image in the split."""
         return len(self._pairable)
 
-    def draw(self, step: int) -> Batch:
-        """Return the batch of a step."""
+    def draw(self, step: int, rows: np.ndarray | None = None) -> Batch:
+        """Return the batch of a step.
+
+        Args:
+            step: Number of the step.
+            rows: Rows of the batch to return, for one of several processes that share it; None:
+                all. Whatever is asked for, a row is the same, and only its pictures are read.
+        """
         config, data = self._config, self._data
         rng = np.random.default_rng([config.seed, 20_001, step])
         indices = self._items(rng)
@@ -212,25 +260,25 @@ class Sampler:
         else:
             ages, partners = self._ages(indices, rng)
         partners[:, 0] = indices
+        enhanced = rng.random(ages.shape) < config.enhanced_probability
+        flipped = rng.random(len(indices)) < 0.5
+        kept = slice(None) if rows is None else rows
+        indices, ages, partners = indices[kept], ages[kept], partners[kept]
         has_target = partners != NO_ROW
         variances = np.where(has_target, data.variances_years2[partners], 0).astype(np.float32)
-        enhanced = rng.random(ages.shape) < config.enhanced_probability
-        targets = np.zeros((*ages.shape, *data.images.shape[1:]), np.uint8)
-        targets[has_target] = data.pick(partners[has_target], enhanced[has_target])
-        flipped = rng.random(len(indices)) < 0.5
-        targets[flipped] = targets[flipped, :, :, ::-1]
-        return Batch(
-            indices, targets[:, 0].copy(), ages.astype(np.float32), targets, has_target, variances
-        )
+        pictures = data.pick(partners[has_target], enhanced[kept][has_target])
+        mirrored = np.broadcast_to(flipped[kept][:, None], has_target.shape)[has_target]
+        pictures[mirrored] = pictures[mirrored, :, ::-1]
+        return Batch(indices, ages.astype(np.float32), has_target, variances, pictures)
 
     def _items(self, rng: np.random.Generator) -> np.ndarray:
         config = self._config
         num_paired = round(config.batch_size * config.paired_fraction) if self._people else 0
-        p = self._probabilities
-        parts = [rng.choice(len(p), config.batch_size - num_paired, p=p)]
+        free = rng.random(config.batch_size - num_paired)
+        parts = [self._cumulative.searchsorted(free, side="right")]
         if num_paired:
-            p_paired = p[self._pairable] / p[self._pairable].sum()
-            parts.append(rng.choice(self._pairable, num_paired, p=p_paired))
+            places = self._cumulative_pairable.searchsorted(rng.random(num_paired), side="right")
+            parts.append(self._pairable[places])
         return np.concatenate(parts).astype(np.int64)
 
     def _ages(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -260,6 +308,12 @@ class Sampler:
         moved = rng.random(count) < self._config.off_anchor_fraction
         shifted = ages + rng.uniform(-5, 5, count)
         return np.where(moved, shifted, ages).clip(0, 100)
+
+
+def _cumulative(probabilities: np.ndarray) -> np.ndarray:
+    """Return the running sum of probabilities, scaled to end at exactly 1."""
+    sums = (probabilities / probabilities.sum()).cumsum() if len(probabilities) else probabilities
+    return sums / sums[-1:]
 
 
 def read_anchors(path: Path) -> list[float]:
