@@ -36,13 +36,13 @@ def run_in_processes(function: Callable[..., T], calls: Sequence[tuple[Any, ...]
     # Spawned, not forked: a fork of a process whose thread pools have run can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        num_workers, context, initializer=_prepare_worker, initargs=(os.getpid(),)
+        num_workers, context, initializer=prepare_worker, initargs=(os.getpid(),)
     ) as pool:
         futures = [pool.submit(function, *arguments) for arguments in calls]
     return [future.result() for future in futures]
 
 
-def _prepare_worker(parent: int) -> None:
+def prepare_worker(parent: int) -> None:
     """End with the parent, however that dies; one thread; log lines on the terminal."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above

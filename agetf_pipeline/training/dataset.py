@@ -237,6 +237,11 @@ class Sampler:
         self._cumulative_pairable = _cumulative(p[self._pairable])
 
     @property
+    def batch_size(self) -> int:
+        """Images of a whole batch."""
+        return self._config.batch_size
+
+    @property
     def num_pairable(self) -> int:
         """Images whose subject has another image in the split."""
         return len(self._pairable)
