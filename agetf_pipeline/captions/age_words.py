@@ -20,8 +20,8 @@ What is decided here:
 - A clause that cannot be mended is dropped, and the sentence with it where the clause holds its
   subject. What is left of a caption never mentions age.
 
-How it is found stands in `age_phrases`, the words in `age_vocabulary` and `age_idioms`. This file is the mending:
-rules over tags, as there.
+How ages are found stands in `age_phrases`, the words in `age_vocabulary` and `age_idioms`. This
+file is the mending: rules over tags, as there.
 """
 
 import itertools
@@ -190,13 +190,14 @@ _MENDS = tuple(
         (rf",?j(?:2L)?{_AGES}{_END}", _nothing),
         (rf",(?:&|o)?{_AGES}(?:,(?=[&xWViLmSjCgaI])|(?=[.;)]|$)|(?=,))", _nothing),
         # "Her wrinkles suggest that she is in her seventies."
-        (rf"^K[wfgl&,]{{1,8}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
-        (rf"^[kT]w{{0,2}}[pf]'[wfgl&,]{{1,8}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
+        (rf"^K[wfgl&,-]{{1,12}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
+        (rf"^[kT]w{{0,2}}[pf]'[wfgl&,-]{{1,12}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
         (rf",?C[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
         (rf",?Wc[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
         (rf"^[SkKTpwfv]{{1,4}}L{_AGES}(?:,&|[,;&])(?=[SKk])", _nothing),
         (rf"L{_AGES}(?:,?&|,)?(?=[Bl]{{0,3}}[LVi])", _nothing),
         (rf"[Li]{_AGES},?&?x", _to_has),
+        (rf"[Li]{_AGES}W[^,.;]{{1,10}},x", _to_has),
         (r"(?<=[SpN])Q,?&(?=[Vi])", _nothing),
         (rf"L{_AGES}(?:,&|[,&])(?=B{{0,2}}[wglpTfI])", _keep_first),
         (rf"^{_AGES}[,:;]&?", _nothing),
@@ -208,13 +209,14 @@ _MENDS = tuple(
         (r"bp", _not_little),
         (r"K[w]?N", _relative),
         (r"N", _plain_noun),
-        (rf",?{_AGES}", _nothing),
+        (rf"/{_AGES}(?=/)", _nothing),
+        (rf"[,F]?{_AGES}", _nothing),
     )
 )  # fmt: skip
 
 _BROKEN = re.compile(
     rf"[{HARD}]|[LiTkKIFaxo&2mcC<>jyW](?=$|[.,;:!?)])|[Tk](?=[LViIFaxSTk])|[Ixa](?=[LVxI.&])"
-    r"|^[ViLc2>]|^S[.,]|[(][)]|[,&]{3}|K(?=[LVxITk])|x&|LL|c(?=[LV])"
+    r"|^[ViLc2>]|^S[.,]|[(][)]|[,&]{3}|K(?=[LVxITk])|x&|L[LWx]|c(?=[LV])"
 )
 _CLAUSE = re.compile(r"[,;]&?|C|Wc|(?<=.)Wm?L|&(?=[SViL])")
 
