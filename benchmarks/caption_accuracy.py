@@ -26,7 +26,7 @@ from agetf_pipeline.core.workspace import Workspace
 CONFIG = Path("configs/demo.yaml")
 NUM_FACES = 1200
 LEAST_RIGHT = 0.8
-_EVEN_SEED, _EVEN_AGES_SEED, _CORPUS_SEED = 3_000_000_000, 229, 5
+_EVEN_SEED, _EVEN_AGES_SEED, _CORPUS_SEED = 4_000_000_000, 229, 5
 _BATCH = 50
 
 
