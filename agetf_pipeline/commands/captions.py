@@ -156,8 +156,8 @@ def _prune(options: argparse.Namespace, its: Context) -> int:
     bare = sorted({p for each in others for p in each.num_images} - set(kept.num_images))
     if bare:
         its.say(
-            f"note: {', '.join(bare)} has no caption of the version in use, {used.name}, and would "
-            "have none at all; run the stage `caption` there to have some"
+            f"note: {', '.join(bare)}: no caption is of the version in use, {used.name}, and none "
+            "would be left; run the stage `caption` there to have some"
         )
     if not options.yes:
         its.say("nothing removed: add --yes to remove it")
