@@ -48,12 +48,13 @@ def is_wordless() -> pl.Expr:
     """Return whether the filter of age words left nothing of what was written."""
     lost = _has_words("raw_caption") & ~_has_words("caption")
     # A caption may be withheld for another reason, such as an embedding that is not finite.
-    return lost & _of_text("raw_caption", lambda text: not remove_age_words(text))
+    written = pl.when(lost).then(pl.col("raw_caption"))
+    return _of_text(written, lambda text: not remove_age_words(text))
 
 
 def has_age_words() -> pl.Expr:
     """Return whether a clean caption still tells an age."""
-    return _has_words("caption") & _of_text("caption", mentions_age)
+    return _of_text(pl.col("caption"), mentions_age)
 
 
 def is_short(checks: CaptionChecks) -> pl.Expr:
@@ -109,11 +110,11 @@ def _has_words(column: str) -> pl.Expr:
     return pl.col(column).str.strip_chars().str.len_chars().fill_null(0) > 0
 
 
-def _of_text(column: str, judge: Callable[[str], bool]) -> pl.Expr:
+def _of_text(texts: pl.Expr, judge: Callable[[str], bool]) -> pl.Expr:
     """Judge texts in Python, each different one once; false where there is none."""
 
-    def judge_all(texts: pl.Series) -> pl.Series:
-        verdicts = {text: bool(text) and judge(text) for text in texts.unique().to_list()}
-        return pl.Series([verdicts[text] for text in texts.to_list()], dtype=pl.Boolean)
+    def judge_all(values: pl.Series) -> pl.Series:
+        verdicts = {text: bool(text) and judge(text) for text in values.unique().to_list()}
+        return pl.Series([verdicts[text] for text in values.to_list()], dtype=pl.Boolean)
 
-    return pl.col(column).map_batches(judge_all, return_dtype=pl.Boolean, is_elementwise=True)
+    return texts.map_batches(judge_all, return_dtype=pl.Boolean, is_elementwise=True)
