@@ -17,11 +17,11 @@ def anchor_weights(ages_N: Tensor, anchors_K: Tensor) -> Tensor:
 
     Ages outside the anchors take the nearest one.
     """
-    ages_N = ages_N.clamp(float(anchors_K[0]), float(anchors_K[-1])).contiguous()
+    ages_N = ages_N.clamp(anchors_K[0], anchors_K[-1]).contiguous()
     upper_N = torch.searchsorted(anchors_K, ages_N).clamp(1, len(anchors_K) - 1)
     lower_N = upper_N - 1
     share_N = (ages_N - anchors_K[lower_N]) / (anchors_K[upper_N] - anchors_K[lower_N])
-    weights_NK = ages_N.new_zeros(len(ages_N), len(anchors_K))
+    weights_NK = ages_N.new_zeros(ages_N.shape[0], len(anchors_K))
     weights_NK.scatter_(1, lower_N[:, None], (1 - share_N)[:, None])
     return weights_NK.scatter_add(1, upper_N[:, None], share_N[:, None])
 

@@ -184,9 +184,9 @@ class AgeTransformer(nn.Module):
         synth_NCHW = (warped + 2 * torch.tanh(out[:, :3])).clamp(-1, 1)
         image = (1 - mask_N1HW) * warped + mask_N1HW * synth_NCHW
         return Rendered(
-            image.view(B, A, 3, size, size),
-            mask_N1HW.view(B, A, size, size),
-            flow_N2HW.view(B, A, 2, *flow_N2HW.shape[-2:]),
+            _per_face(image, B, A),
+            _per_face(mask_N1HW[:, 0], B, A),
+            _per_face(flow_N2HW, B, A),
         )
 
     def forward(
@@ -206,3 +206,13 @@ class AgeTransformer(nn.Module):
 def _per_age(x: Tensor, num_ages: int) -> Tensor:
     """Repeat each row of a batch for its ages: (B, ...) to (B x A, ...)."""
     return x.repeat_interleave(num_ages, dim=0)
+
+
+def _per_face(x: Tensor, batch: int, num_ages: int) -> Tensor:
+    """Give each face its ages: (B x A, ...) to (B, A, ...)."""
+    if torch.compiler.is_exporting():
+        # Tracing a view asks whether B x A equals B, and fixes the answer: the exported program
+        # would refuse a single age.
+        rows = torch.arange(batch, device=x.device)[:, None] * num_ages
+        return x[rows + torch.arange(num_ages, device=x.device)]
+    return x.view(batch, num_ages, *x.shape[1:])
