@@ -70,6 +70,10 @@ bench: $(READY) ## Speed, as ratios measured in one run
 bench-moe: $(READY) ## The mixture on synthetic faces: better than its experts, honest intervals
 	@$(BIN)/python -m benchmarks.moe
 
+.PHONY: bench-ageing
+bench-ageing: $(READY) ## Renderings of synthetic people beside three baselines: an hour
+	@$(BIN)/python -m benchmarks.ageing
+
 .PHONY: lock
 lock: ## Resolve requirements.lock again from pyproject.toml
 	@bash docker/setup.sh "$(UV_VERSION)" lock
