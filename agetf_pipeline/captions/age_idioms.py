@@ -49,14 +49,14 @@ _KEPT = any_of(
 # Idioms that behave as an adjective of age ("wise beyond her years") ...
 _ADJECTIVES = any_of(
     r"young[- ]at[- ]heart|over[- ]the[- ]hill|long in the tooth|no spring chicken"
-    r"|wet behind the ears|old as the hills|in arms(?= |[.,;])",
+    r"|wet behind the ears|(?:as )?old as the hills|in arms(?= |[.,;])",
     r"(?:wise|mature|old|older|aged|skilled|experienced|serious)\s(?:far |well )?beyond\s"
     r"(?:his|her|their)(?:\s\w+)?\s(?:years|age)",
     r"(?:not |no )?(?:so |as |too )?(?:young|old)[- ]as[- ](?:he|she|they)\s(?:looks?|seems?)",
     r"(?:junior |senior )?(?:high|middle|elementary|primary|grade|grammar|secondary|nursery|pre)"
     r"[- ]school(?:ing|ed)?|school[- ]?age[ds]?|college[- ]aged?|pre-?school(?=[ -])",
     r"(?:college|university)(?=[- ](?:student|freshm|kid|boy|girl|undergrad))",
-    rf"{_ORDINAL}(?=[- ](?:birthday|year\b))|{_ORDINAL}[- ]grade(?= [a-z])"
+    rf"{_ORDINAL}(?=[- ](?:birthday|year\b))|{_ORDINAL}[- ]grade"
     r"|age-related|age(?= spots?| lines?| marks?)"
     r"|age-defying|anti-?age?ing|aged (?=[a-z]+ly\b)[a-z]+|aged well|sweet sixteen"
     r"|(?:fresh|smooth)-faced",
@@ -64,7 +64,8 @@ _ADJECTIVES = any_of(
     r"(?:not?|never)[- ](?:so|too|longer|very|that|all that|quite)[- ](?:young|old)(?!er)",
     r"(?:full[- ]?grown|fully[- ]grown)(?! (?:beard|hair|mous))|newly[- ]born|new[- ]born",
     r"baby-?faced|gen(?:eration)?[- ]?(?:[xyz]|alpha|beta)(?:'s)?(?![\w])|baby[- ]boom\b",
-    r"(?:early|late|mid|later|upper)[- ](?:career|life)|mid-?life|end-of-life",
+    r"\d{4}-born|u-?\d\d(?:s|'s)?"
+    r"|(?:early|late|mid|later|upper)[- ](?:career|life)|mid-?life|end-of-life",
     r"(?:well[- ])?preserved|(?:past|over)[- ](?:retirement|middle)[- ]age",
     r"of (?:a certain|an uncertain|legal|drinking|voting|working|advanced|tender|college"
     r"|(?:pre-?)?school) age",
@@ -81,11 +82,13 @@ _PHRASES = any_of(
     rf"|spring|summer|evening|sunset|twilight|season|dawn|end|point|flower|bloom)\s(?:of|in)\s{_LIFE}",
     rf"(?:in|of|with|during|since|from|for|past|at)\s{_WHOSE}(?:early |late |first |full |eternal"
     r" |own )?(?:bloom of |flush of |flower of |vigou?r of )?(?:(?:his|her|their) )?youth(?!s|\w)",
+    r"b\. ?\d{4}|born (?:on |in )?(?:the )?\w+ \d{1,2}(?:st|nd|rd|th)?,? \d{4}",
     r"(?:born|birth(?:day|date)?)\s(?:in|on|around|during|before|after|year)?\s?(?:the )?"
     r"(?:(?:early|late|mid)[- ])?(?:\w+ )?\d{4}'?s?|(?:only |just |recently |newly )+born"
     r"|born (?:recently|yesterday|not long ago)|class of \d{4}",
     rf"(?:in|of)\s(?:the |an? )?(?:{_ORDINAL} grade|grade \w+)|(?:year|date) of birth",
-    r"(?:in|into) (?:his|her|their)\s(?:\w+\s)?" + _ORDINAL + r" (?:decade|year)s?",
+    rf"(?:in|into) (?:his|her|their)\s(?:\w+\s)?(?:{_ORDINAL} (?:or|to|and) )?{_ORDINAL}"
+    r" (?:decade|year)s?",
     r"(?:(?:over|about|nearly|almost|around) )?(?:half|quarter|three[- ]quarters)"
     r"(?: of)?(?: a| an|-a)?[- ]century(?:[- ]old|(?: of)? age)?|a century old|century-old",
     r"(?:\w+ )?years (?:his|her|their) (?:junior|senior)",
@@ -98,6 +101,8 @@ _PHRASES = any_of(
     r" (?:his|her|their|its|my) age",
     r"(?:(?:just|barely) )?(?:old|young) enough to \w+(?: (?:an?|the|his|her|their) \w+)?",
     r"too (?:young|old) (?:to \w+(?: (?:an?|the|his|her|their) \w+)?|for \w+)",
+    r"an? (?:clear |sure |telltale )?sign of (?:his |her |their |the )?"
+    r"(?:advanced |old |increasing )?(?:age|aging|ageing|maturity)",
     r"from (?:the )?cradle|one foot in the grave|(?:still )?in diapers",
 )
 # ... and those around a number.
@@ -113,9 +118,11 @@ _ABOUT = any_of(
 )
 _AFTER = (
     r"or so|or (?:older|younger|over|above|under|more|less|thereabouts)|and (?:older|over|above|up"
-    r"|under|younger)(?=\W)|-?odd|-?plus|\+|-?ish|-?somethings?|-?and-a-half|and a half"
+    r"|under|younger)(?=\W)|-?odd|-?plus|\+|-?ish|-?somethings?"
+    r"|-and-(?:over|older|up|above|under|younger)|-?and-a-half|and a half"
 )
 _NOUN = (
+    r"(?:over|under)-?(?:\d\ds|(?:twen|thir|for|fif|six|seven|eigh|nine)ties|eighteens)|"
     r"(?:great-){1,4}grand[a-z]+|step-?grand[a-z]+|grown-?ups?|old-?timers?|ankle-?biters?"
     r"|middle-?agers?|minors|minor(?= and (?:an?|the|his|her|two)\b)"
     r"|minor(?=\s*(?:[.,;:!?)]|$)|\s(?:with|in|who|is|has|\w+ing)\b)"
@@ -129,7 +136,7 @@ TOKEN = re.compile(
     rf"\b(?P<N>{_NOUN})(?!\w)|\b(?P<X>{_ADJECTIVES})(?!\w)|\b(?P<Q>{_PHRASES})(?!\w)"
     rf"|\b(?P<kept>{_KEPT})(?!\w)|(?P<sign>[#$€£]\s?\d[\d,.]*)"
     rf"|\b(?P<B>{_ABOUT})(?!\w)|(?<=\w)\s?(?P<E>{_AFTER})(?!\w)"
-    r"|(?P<D>'?\b[1-9]0'?s\b)|(?P<number>\d+(?:[.,]\d+)*)"
+    r"|(?P<D>'?\b[1-9]0(?:'?s|-?i?es)\b)|(?P<number>\d+(?:[.,]\d+)*)"
     rf"|(?P<count>(?:{_UNIT}|ten|eleven|twelve|\w+teen|{_TENS})(?=-?(?:ish|somethings?|odd|plus)\b))"
     r"|(?P<word>[^\W\d_]+n't\b|[^\W\d_]+)|(?P<other>'(?:s|re|m|d|ll|ve)\b|\S)"
 )

@@ -65,11 +65,11 @@ _SHORT_FORMS = tuple(
     for pattern, plain in (
         (r"(?<=\d)(\s*-?\s*)(?:y\s?/\s?o|y\.\s?o\b\.?|yo)(?![\w])", " years old"),
         (r"(?<=\d)\s?-?(?:yrs?|y)\.?(?=[\s-]+old\b)", " years"),
-        (r"(?<=\d)\s?(?:yrs?\.|y)(?=\s|[.,;)]|$)", " years"),
+        (r"(?<=\d)\s?(?:yrs?\.|y\.(?=\s?[,a-z])|y)(?=\s|[.,;)]|$)", " years"),
         (r"(?<=[\d\w])\s?-?(years?|months?|weeks?)-?(olds?)\b", r"-\1-\2"),
         (r"\bb/w\b", "between"),
         (r"\b(?:approx|ca|c)\.\s?(?=\d)", "about "),
-        (r"[*_`]+(?=\S)|(?<=\S)[*_`]+", ""),
+        (r"[*`]+|(?<!\w)_+|_+(?!\w)", ""),
         (r"(?<=\d)(?:m|f)\b(?=\s*[,.)])|\b(?:m|f)(?=\d\d\b)", ""),
     )
 )
@@ -100,8 +100,15 @@ def tokenize(text: str) -> list[Token]:
             tag = "L"
         elif lower in ("look", "looks") and tokens and tokens[-1].tag in "XTKZG":
             tag = "v"
+        elif lower in _TAKEN_FOR and tokens and tokens[-1].tag in "pN,":
+            tag = "j"
+        elif lower == "youth" and tokens and tokens[-1].tag == "K":
+            tag = "R"
         tokens.append(Token(word, tag, gap, _stand_in(lower) if tag in "NZ" else ""))
     return tokens
+
+
+_TAKEN_FOR = ("estimated", "guessed", "thought", "believed", "assumed", "judged", "said")
 
 
 def _by_ending(word: str) -> str:
@@ -157,7 +164,7 @@ def spell(tokens: list[Token]) -> str:
 
 
 _NUMBER = r"(?:[#u])"
-_PARTS = r"(?:[PB]-?(?:[2o&-]-?)?){0,6}"
+_PARTS = r"(?:[PB]-?(?:[2o&/-]-?)?){0,6}"
 _STOP = r"(?=$|[.,;:)/xWgILViSBmCcoj&-]|Q)"
 _DECADE = rf"{_PARTS}(?:{_NUMBER}[2o-])?D"
 
@@ -186,22 +193,23 @@ _JOINS: tuple[tuple[re.Pattern[str], Change], ...] = tuple(
         (r"d|t-?u|t|e|(?:u|T(?!h-))?h(?:&?(?:t-?u?|[ued]))?", "#"),
         (r"#(?:(?:-|2|o|/|-2-?)B*[#u])+|u(?:(?:-|2|o|/|-2-?)B*#)|<[#u]&B*#|<#&[#u]", "#"),
         (r"u(?:-|2|o)u|<u&u", "u"),
-        (r"m?[Bl]*L(?:[Bl]*(?:2L|y(?:y|[Bl]*SL)?))*", "L"),
-        (r"#-?E(?=-?[YM])", "#"),
+        (r"m?(?:B{1,3}2)?[Bl]*L(?:[Bl]*(?:2L|y(?:y|[Bl]*SL)?))*", "L"),
+        (r"[#u]-?E(?=-?[YM])", "#"),
         (r"#-?E", "z"),
         (rf"{_NUMBER}-?[YM]-?U|[YM]-U", "U"),
-        (rf"{_NUMBER}-[YM](?:-O|-X|O)|{_NUMBER}(?:(?<!#)|(?<!u))[YM]-O", "z"),
+        (rf"(?:B-)?{_NUMBER}-[YM](?:-O|-X|O)|{_NUMBER}(?:(?<!#)|(?<!u))[YM]-O", "z"),
         (rf"(?<=[TkKs])B*{_NUMBER}-?[YM]-?[OX]", "z"),
         (rf"F?B*{_NUMBER}-?Y(?:E|F[XB]?A|&[#uT][wr]?)?(?:-?[OX])?", "Q"),
         (rf"F?B*{_NUMBER}-?M-?(?:[OX]|FA)|F?B*{_NUMBER}M{_STOP}", "Q"),
         (r"(?:T?rF?|T|w)?[YM]-O", "X"),
         (r"F?B*(?:T?rF?|T)[YM](?:O|FA)|F?B*T?rF?Y", "Q"),
-        (rf"(?:[IxFa][KkT]?|[Kk])?{_DECADE}(?:,?[2o&-]I?K?{_DECADE})*", "Q"),
+        (r"(?<=[TkI])P?-?D(?=[wf])|(?<=[TkK])R(?=[wf])", "X"),
+        (rf"(?:[IxFa][KkT]?|[Kk])?{_DECADE}(?:,?[2o&/-]I?K?{_DECADE})*", "Q"),
         (r"(?:I|a|F|x|B+)[Kk]?[BPXOZ]{0,4}-?R(?!-?A)", "Q"),
-        (rf"(?:[aFxIy][TKk]?|[Kk]?p'|[Kk])?(?:[XOPBZ]-?){{0,3}}A-?v?[:=L,-]*F?B*(?:{_NUMBER}|Q|z)(?:YO?)?",
+        (rf"(?:[aFxIy][TKk]?|[Kk]?p'|[Kk]|^w)?(?:[XOPBZ]-?){{0,3}}A-?v?[:=L,-]*F?B*(?:{_NUMBER}|Q|z)(?:YO?)?",
          "Q"),
         (r"P-?G", "X"),
-        (r"[aFxIy]?K?B*[XP]?A-?v?[:-]B*T?[XZN]+", "Q"),
+        (r"(?:^w)?[aFxIy]?K?B*[XP]?A-?v?[:-]B*T?[XZN]+", "Q"),
         (rf"(?<![TkKs])B*G[:FIa]?B*(?:{_NUMBER}(?:YO?)?|Q|z)", "Q"),
         (r"(?:[aFxIy]|B+)[TKk]?(?:[#u]-?)?[XOPBZNRw]{0,2}-?A(?:v|&v)?", "Q"),
         (r"(?<=[LVicC])[TKk]?[XOPBZRw]{0,2}A(?=$|[.,;:&)])", "Q"),
@@ -209,14 +217,15 @@ _JOINS: tuple[tuple[re.Pattern[str], Change], ...] = tuple(
         (r"[FaIx]G(?=$|[.,;:&)])", "Q"),
         (r"[aFIx][KkT]?[XOPBZNwR]{0,2}Y|[aFIx][KkT]?[XO]M", "Q"),
         (r"[wBl]-G|G|[XNZO](?:-2-[PXZOG]+)+", "X"),
-        (r"(?:[XNZO]|z)-(?:[wglpfvLj]|XL)(?:-w)*|[wlPg]-[XO](?:-[wgl])?", "X"),
+        (r"(?:[XNZO]|z)-(?:[wglpfvLjyn]|XL)(?:-w)*|[wlPg]-[XO](?:-[wgl])?", "X"),
         (r"[wlPgp]-[NZ]", "Z"),
         (rf"(?:B|n|l)*[XO]>B*{_NUMBER}Y?|yXy{_NUMBER}(?:o|&)?(?:yXy{_NUMBER})?|yXyQ", "Q"),
         (rf"(?<=[pNZz])FB*[#u](?:o[#u])?{_STOP}", "Q"),
-        (rf"(?:(?:(?<=[LBj,(:pNZSa&zXQ/])|(?<=[pNZ]F)|^[Fa]?|<)B*|B{{1,4}})#{_STOP}B?", "Q"),
+        (rf"(?:(?:(?<=[LBj,(:pNZS&zXQ/])|(?<=[pNZ]F)|^F?|a|<)B*|B{{1,4}})#{_STOP}B?", "Q"),
         (r"B*X>(?:[KkTS][XNZwpfYAL]{0,3}|[pw])(?:akw)?", "Q"),
         (rf"(?<=L)(?<!HL)B{{1,4}}u{_STOP}|(?<=L)(?<!HL)u(?=$|[.,;)]|&[iVL])", "Q"),
         (rf"(?<=[,pNZ])B{{1,4}}u{_STOP}", "Q"),
+        (r"(?:[aFxI][TkK]?)?B*#v", "Q"),
         (r"O", "X"),
     )
 )  # fmt: skip
@@ -248,7 +257,11 @@ def _choose(tokens: list[Token]) -> list[Token]:
             adjective = after == "," and second in "XZzN"
             noun = not adjective and before in "TkKsXbu" and after not in _NOUN_FOLLOWS + "w-"
             tag = "N" if noun or _many(token) else "X" if after in _NOUN_FOLLOWS + "w" else "Q"
-        elif tag == "X" and before in "TkKs" and after not in _NOUN_FOLLOWS + "wuglYBQ#n-":
+        elif (
+            tag == "X"
+            and (before in "TkKs" or _is_one(tokens, index - 1))
+            and after not in _NOUN_FOLLOWS + "wuglYBQ#n-"
+        ):
             alone = after not in "&,o" or second in "kTKViLSWxjm."
             tag = "N" if alone else "X"
             if alone and before == "k" and not token.text.lower().endswith(("est", "er")):
@@ -258,6 +271,10 @@ def _choose(tokens: list[Token]) -> list[Token]:
             token = Token(token.text, tag, token.gap, token.neutral)
         out.append(token)
     return out
+
+
+def _is_one(tokens: list[Token], index: int) -> bool:
+    return index >= 0 and tokens[index].text.lower() in ("one", "another")
 
 
 def _many(token: Token) -> bool:

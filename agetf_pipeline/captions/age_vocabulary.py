@@ -69,6 +69,7 @@ _WORDS = {
         " much far now already not no neither currently generally typically"
         " significantly considerably decidedly deceptively surprisingly remarkably advanced"
         " estimate guess guessing say ~ ≈ + < > ≥ ≤ either both exactly precisely easily safely"
+        " perpetually eternally strikingly unmistakably undeniably forever"
         " comfortably fully freshly newly recently simply merely even nigh say"
     ),
     "L": (
@@ -83,7 +84,8 @@ _WORDS = {
     ),
     "i": "has have had hasn't haven't hadn't",
     "m": (
-        "may might could must would should can will cannot does do did doesn't don't didn't 'd 'll"
+        "may might could must would should can will cannot does do did doesn't don't didn't can't"
+        " couldn't won't wouldn't shouldn't mightn't mustn't 'd 'll"
     ),
     "c": (
         "suggests suggest suggested indicates indicate indicated implies imply implied hints hint"
@@ -203,6 +205,7 @@ TAGS.update(
         "\u2014": ",",
         "\u2013": ",",
         "=": ":",
+        "_": "-",
         "'s": "'",
         "'": "'",
         "\u2026": ".",

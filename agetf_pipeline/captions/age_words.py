@@ -41,7 +41,7 @@ from agetf_pipeline.captions.age_phrases import (
 _MAX_PASSES = 6
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')])\s+|(?<=[a-z][.!?])(?=[A-Z])|\n")
 _NO_END = re.compile(
-    r"\b(?:mr|mrs|ms|dr|st|approx|ca|c|yrs?|no|nos|vs|jr|sr|e\.g|i\.e|y\.o|fig)\.$", re.IGNORECASE
+    r"\b(?:mr|mrs|ms|dr|st|approx|ca|c|yrs?|no|nos|vs|jr|sr|e\.g|i\.e|y\.o|fig|b)\.$", re.IGNORECASE
 )
 
 
@@ -116,7 +116,7 @@ def _clean_sentence(sentence: str) -> str:
 
 # One age or several: "young", "in his forties or fifties", "old and, most likely, retired".
 _AGE = r"(?:[Bl]{0,4}[XzQ])"
-_AGES = rf"{_AGE}(?:(?:,?[o&2-]?|,B,){_AGE}){{0,4}}"
+_AGES = rf"{_AGE}(?:(?:,?[o&2/-]?|,B,){_AGE}){{0,4}}"
 _END = r"(?=$|[.,;:)&xWViLmSjCgaIo])"
 
 
@@ -160,10 +160,9 @@ def _plain_noun(run: list[Token]) -> list[Token]:
 def _relative(run: list[Token]) -> list[Token]:
     """ "Her grandson" becomes "her male relative"."""
     noun = run[-1]
-    if noun.text.lower().startswith(("gran", "great", "step", "gramps")):
-        many = "s" if noun.neutral.endswith(("people", "men")) else ""
-        gender = {"w": "female ", "f": "female ", "m": "male "}.get(noun.neutral[0], "")
-        noun = noun._replace(neutral=f"{gender}relative{many}")
+    many = "s" if noun.neutral.endswith(("people", "men", "students")) else ""
+    gender = {"w": "female ", "f": "female ", "m": "male "}.get(noun.neutral[:1], "")
+    noun = noun._replace(neutral=f"{gender}relative{many}")
     return [*run[:-1], *_plain_noun([noun])]
 
 
@@ -203,7 +202,8 @@ _MENDS = tuple(
         (rf"^{_AGES}[,:;]&?", _nothing),
         (rf"(?:,&|[,&]){_AGES}(?=[.;)]|$|,x)", _nothing),
         # Before a noun: "a young, tall man", "a tall, elderly man", "little girl"
-        (rf"(?<=[TkKs]w),{_AGE}(?=[pNfw])|(?<=[TkKs]w)&{_AGE}(?=[pN])", _nothing),
+        (rf"(?<=[TkKs]w),{_AGE}(?=[pNfw])|(?<=,w),{_AGE}(?=[pN])", _nothing),
+        (rf"(?<=[TkKs]w)&{_AGE}(?=[pN])", _nothing),
         (r"(?:B{0,3}[XQ]-?(?:,&|[,&o2])?)+(?=[wpNgfvXulT])", _adjective),
         (r"b+N", _keep_last),
         (r"bp", _not_little),
