@@ -4,15 +4,18 @@ A batch is a function of its step (`Sampler.draw`), so that who reads it changes
 from process to process, and to the device, is 8-bit pictures; they become numbers on the device.
 """
 
+import multiprocessing
 import os
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from agetf_pipeline.core.background import map_ahead
 from agetf_pipeline.core.errors import StageError
@@ -43,22 +46,24 @@ class BatchReader:
     seed: int = 0
     rows: np.ndarray | None = None
 
-    def read(self, step: int) -> dict[str, Tensor]:
-        """Return the batch of a step as tensors, by the names of `Batch` and `vlm`."""
-        batch = self.sampler.draw(step, self.rows)
-        tensors = {name: torch.from_numpy(value) for name, value in vars(batch).items()}
-        if self.vlm is not None:
-            vectors_BD = torch.from_numpy(self.vlm.of(batch.indices))
-            vectors_BD[self._dropped(step, len(vectors_BD))] = float("nan")
-            tensors[_VLM] = vectors_BD
-        return tensors
+    def read(self, step: int) -> dict[str, np.ndarray]:
+        """Return the batch of a step, by the names of `Batch`, and `vlm` where there is guidance.
 
-    def _dropped(self, step: int, num_rows: int) -> Tensor:
+        `vlm` is float32 (B, D), with rows of NaN where it is left out or an image has none.
+        """
+        batch = self.sampler.draw(step, self.rows)
+        arrays = dict(vars(batch))
+        if self.vlm is not None:
+            vectors_BD = self.vlm.of(batch.indices)
+            vectors_BD[self._dropped(step)] = np.nan
+            arrays[_VLM] = vectors_BD
+        return arrays
+
+    def _dropped(self, step: int) -> np.ndarray:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         # Drawn for the whole batch, so that several processes leave out what one would.
-        size = num_rows if self.rows is None else self.sampler.batch_size
-        dropped = torch.rand(size, generator=generator) < self.vlm_dropout
-        return dropped if self.rows is None else dropped[torch.from_numpy(self.rows)]
+        dropped = torch.rand(self.sampler.batch_size, generator=generator) < self.vlm_dropout
+        return dropped.numpy() if self.rows is None else dropped.numpy()[self.rows]
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Loaded:
 
     Attributes:
         step: Its step.
-        tensors: What `BatchReader.read` returned.
+        tensors: What `BatchReader.read` returned, as tensors.
     """
 
     step: int
@@ -119,13 +124,11 @@ def batches(
         yield from _by_processes(reader, steps, num_workers, pin_memory)
         return
 
-    def read(step: int) -> dict[str, Tensor]:
-        tensors = reader.read(step)
-        return {name: t.pin_memory() for name, t in tensors.items()} if pin_memory else tensors
+    def read(step: int) -> Loaded:
+        return _loaded(step, reader.read(step), pin_memory)
 
     with closing(map_ahead(read, steps, NUM_AHEAD)) as ahead:
-        for step, tensors in zip(steps, ahead, strict=True):
-            yield Loaded(step, tensors)
+        yield from ahead
 
 
 def to_device(loaded: Loaded, device: torch.device) -> DeviceBatch:
@@ -153,51 +156,50 @@ def _to_numbers(faces_HWC: Tensor) -> Tensor:
     return faces_HWC.movedim(-1, -3) / 127.5 - 1
 
 
-class _Steps(Dataset[dict[str, Tensor]]):
-    def __init__(self, reader: BatchReader, steps: Sequence[int]) -> None:
-        self.reader, self.steps = reader, steps
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, place: int) -> dict[str, Tensor]:
-        return self.reader.read(self.steps[place])
+def _loaded(step: int, arrays: dict[str, np.ndarray], pin_memory: bool) -> Loaded:
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    return Loaded(step, {n: t.pin_memory() for n, t in tensors.items()} if pin_memory else tensors)
 
 
-class _Start:
-    """Prepares a worker process: it ends with this one, and computes on one core."""
+_OF_WORKER: list[BatchReader] = []
+"""The reader of a worker process: sent once, when it starts."""
 
-    def __init__(self) -> None:
-        self.parent = os.getpid()
 
-    def __call__(self, worker: int) -> None:
-        prepare_worker(self.parent)
+def _start_worker(parent: int, reader: BatchReader) -> None:
+    prepare_worker(parent)
+    _OF_WORKER.append(reader)
+
+
+def _read_in_worker(step: int) -> dict[str, np.ndarray]:
+    return _OF_WORKER[0].read(step)
 
 
 def _by_processes(
     reader: BatchReader, steps: range, num_workers: int, pin_memory: bool
 ) -> Generator[Loaded]:
-    loader = DataLoader(
-        _Steps(reader, steps),
-        batch_size=None,
-        num_workers=min(num_workers, max(1, len(steps))),
-        prefetch_factor=NUM_AHEAD,
-        pin_memory=pin_memory,
-        worker_init_fn=_Start(),
-        # Spawned, not forked: a fork of a process whose thread pools have run, or that holds a
-        # GPU, can hang.
-        multiprocessing_context="spawn",
+    # Spawned, not forked: a fork of a process whose thread pools have run, or that holds a GPU,
+    # can hang. Batches come through a pipe: /dev/shm is small in many containers.
+    pool = ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), reader)
     )
-    arriving = iter(loader)
+    pending: deque[tuple[int, Future[dict[str, np.ndarray]]]] = deque()
     try:
         for step in steps:
-            yield Loaded(step, next(arriving))
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
-            raise
+            pending.append((step, pool.submit(_read_in_worker, step)))
+            if len(pending) > NUM_AHEAD * num_workers:
+                yield _next_of(pending, pin_memory)
+        while pending:
+            yield _next_of(pending, pin_memory)
+    except BrokenProcessPool as error:
         raise StageError(
-            f"Expected {num_workers} processes that read batches; one was killed: {error}. Where "
-            "memory ran out, lower train.num_loader_workers (1: a thread of this process)."
+            f"Expected {num_workers} processes that read batches; found that one was killed "
+            f"({error}). Where memory ran out, lower train.num_loader_workers (1: a thread of the "
+            "training process)."
         ) from error
     finally:
-        del arriving  # the last reference: its workers end
+        pool.shutdown(cancel_futures=True)
+
+
+def _next_of(pending: deque[tuple[int, Future[dict[str, np.ndarray]]]], pin_memory: bool) -> Loaded:
+    step, future = pending.popleft()
+    return _loaded(step, future.result(), pin_memory)
