@@ -48,6 +48,8 @@ _KEPT = any_of(
 
 # Idioms that behave as an adjective of age ("wise beyond her years") ...
 _ADJECTIVES = any_of(
+    r"(?:little|wee|tiny)(?= (?:m[ae]n|wom[ae]n|lad(?:y|ies)|fellows?|guys?|gentlem[ae]n|dudes?"
+    r"|chaps?|person|people|humans?|brothers?|sisters?)\b)",
     r"young[- ]at[- ]heart|over[- ]the[- ]hill|long in the tooth|no spring chicken"
     r"|wet behind the ears|(?:as )?old as the hills|in arms(?= |[.,;])",
     r"(?:wise|mature|old|older|aged|skilled|experienced|serious)\s(?:far |well )?beyond\s"
@@ -85,7 +87,10 @@ _PHRASES = any_of(
     r"b\. ?\d{4}|born (?:on |in )?(?:the )?\w+ \d{1,2}(?:st|nd|rd|th)?,? \d{4}",
     r"(?:born|birth(?:day|date)?)\s(?:in|on|around|during|before|after|year)?\s?(?:the )?"
     r"(?:(?:early|late|mid)[- ])?(?:\w+ )?\d{4}'?s?|(?:only |just |recently |newly )+born"
-    r"|born (?:recently|yesterday|not long ago)|class of \d{4}",
+    r"|born (?:recently|yesterday|not long ago)|class of \d{4}|c[ao]m(?:e|ing) of age",
+    r"(?:in|attends?|at) (?:pre-?school|kindergarten|nursery|college|university"
+    r"|(?:junior |senior )?(?:high|middle|elementary|primary|grade|secondary)[- ]school)"
+    r"(?!-)(?! \w+ing)",
     rf"(?:in|of)\s(?:the |an? )?(?:{_ORDINAL} grade|grade \w+)|(?:year|date) of birth",
     rf"(?:in|into) (?:his|her|their)\s(?:\w+\s)?(?:{_ORDINAL} (?:or|to|and) )?{_ORDINAL}"
     r" (?:decade|year)s?",
@@ -107,6 +112,8 @@ _PHRASES = any_of(
 )
 # ... and those around a number.
 _ABOUT = any_of(
+    r"(?:quite |just )?a (?:bit|lot|tad|little|touch)"
+    r"(?= (?:over|under|older|younger|past|above|below|shy))",
     r"(?:just |a little )?shy of|(?:no |not )?(?:more|less|fewer|later|earlier) than"
     r"|upwards? of|north of|south of|in excess of|in the (?:neighbou?rhood|region|vicinity|range)"
     r" of"
@@ -114,16 +121,17 @@ _ABOUT = any_of(
     r"|at (?:the )?(?:very )?(?:least|most)|anywhere (?:from|between)|give or take|up to"
     r"|(?:barely|just|hardly|scarcely|only just|not long|fresh) out of|getting on for|going on"
     r"|(?:on|at) the (?:cusp|verge|brink|threshold|edge|dawn|door|doorstep) of|on the far side of"
-    r"|(?:no|not any) longer|or thereabouts|a day (?:over|past|under|older than|younger than)"
+    r"|(?:no|not any) longer|or thereabouts|a day (?:over|past|under|older than|younger than)",
 )
 _AFTER = (
-    r"or so|or (?:older|younger|over|above|under|more|less|thereabouts)|and (?:older|over|above|up"
+    r"or so|if (?:he|she|they)(?: is|'s| are) a day"
+    r"|or (?:older|younger|over|above|under|more|less|thereabouts)|and (?:older|over|above|up"
     r"|under|younger)(?=\W)|-?odd|-?plus|\+|-?ish|-?somethings?"
     r"|-and-(?:over|older|up|above|under|younger)|-?and-a-half|and a half"
 )
 _NOUN = (
     r"(?:over|under)-?(?:\d\ds|(?:twen|thir|for|fif|six|seven|eigh|nine)ties|eighteens)|"
-    r"(?:great-){1,4}grand[a-z]+|step-?grand[a-z]+|grown-?ups?|old-?timers?|ankle-?biters?"
+    r"o\.a\.p\.?|(?:great-){1,4}grand[a-z]+|step-?grand[a-z]+|grown-?ups?|old-?timers?|ankle-?biters?"
     r"|middle-?agers?|minors|minor(?= and (?:an?|the|his|her|two)\b)"
     r"|minor(?=\s*(?:[.,;:!?)]|$)|\s(?:with|in|who|is|has|\w+ing)\b)"
     r"|school[- ](?:child(?:ren)?|kids?|boys?|girls?)|(?:first|second|third|fourth|fifth|sixth"
@@ -136,7 +144,8 @@ TOKEN = re.compile(
     rf"\b(?P<N>{_NOUN})(?!\w)|\b(?P<X>{_ADJECTIVES})(?!\w)|\b(?P<Q>{_PHRASES})(?!\w)"
     rf"|\b(?P<kept>{_KEPT})(?!\w)|(?P<sign>[#$€£]\s?\d[\d,.]*)"
     rf"|\b(?P<B>{_ABOUT})(?!\w)|(?<=\w)\s?(?P<E>{_AFTER})(?!\w)"
-    r"|(?P<D>'?\b[1-9]0(?:'?s|-?i?es)\b)|(?P<number>\d+(?:[.,]\d+)*)"
+    rf"|(?P<D>'?\b[1-9]0(?:'?s|-?i?es)\b|\b{_TENS}'?s\b)"
+    r"|(?P<number>\d+(?:[.,]\d+)*)"
     rf"|(?P<count>(?:{_UNIT}|ten|eleven|twelve|\w+teen|{_TENS})(?=-?(?:ish|somethings?|odd|plus)\b))"
     r"|(?P<word>[^\W\d_]+n't\b|[^\W\d_]+)|(?P<other>'(?:s|re|m|d|ll|ve)\b|\S)"
 )
@@ -148,6 +157,7 @@ IDIOM_WORDS = (
     " granddaughter grandchild summers winters springs birthdays score second third fourth fifth"
     " sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth"
     " seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth"
-    " eightieth ninetieth hundredth hoary cradle fresh smooth gray grandkid sixty st nd th"
+    " eightieth ninetieth hundredth hoary kindergarten preschool oap"
+    " p cradle fresh smooth gray grandkid sixty st nd th"
 )
 """A word that every idiom above has one of, or one of the vocabulary, or a digit."""

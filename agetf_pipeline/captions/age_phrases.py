@@ -54,7 +54,7 @@ def fold(text: str) -> str:
 
 
 _PLAIN = str.maketrans(
-    {"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "−": "-", "“": '"', "”": '"'}
+    {"’": "'", "‘": "'", "ʼ": "'", "´": "'", "‐": "-", "‑": "-", "−": "-", "“": '"', "”": '"'}
     | {"İ": "I"}
     | dict.fromkeys("½¼¾⅓⅔\u00ad\u200b\u200c\u200d\u2060\ufeff", "")
 )
@@ -165,7 +165,7 @@ def spell(tokens: list[Token]) -> str:
 
 _NUMBER = r"(?:[#u])"
 _PARTS = r"(?:[PB]-?(?:[2o&/-]-?)?){0,6}"
-_STOP = r"(?=$|[.,;:)/xWgILViSBmCcoj&-]|Q)"
+_STOP = r"(?=$|[.,;:)/xWgILViSBmCcojy&-]|Q)"
 _DECADE = rf"{_PARTS}(?:{_NUMBER}[2o-])?D"
 
 
@@ -192,8 +192,10 @@ _JOINS: tuple[tuple[re.Pattern[str], Change], ...] = tuple(
         (r"K[o/&]K", "K"),
         (r"d|t-?u|t|e|(?:u|T(?!h-))?h(?:&?(?:t-?u?|[ued]))?", "#"),
         (r"#(?:(?:-|2|o|/|-2-?)B*[#u])+|u(?:(?:-|2|o|/|-2-?)B*#)|<[#u]&B*#|<#&[#u]", "#"),
+        (r"(?<=[pN])'(?=I[Kk]|B{0,4}#(?:$|[.,;&)x]))", "L"),
+        (r"(?:X|Z|P-?G|D)-?E", "X"),
         (r"u(?:-|2|o)u|<u&u", "u"),
-        (r"m?(?:B{1,3}2)?[Bl]*L(?:[Bl]*(?:2L|y(?:y|[Bl]*SL)?))*", "L"),
+        (r"(?:m2?)?(?:B{1,3}2)?[Bl]*L(?:[Bl]*(?:2L|y(?:y|[Bl]*SL)?))*", "L"),
         (r"[#u]-?E(?=-?[YM])", "#"),
         (r"#-?E", "z"),
         (rf"{_NUMBER}-?[YM]-?U|[YM]-U", "U"),
@@ -208,7 +210,7 @@ _JOINS: tuple[tuple[re.Pattern[str], Change], ...] = tuple(
         (r"(?:I|a|F|x|B+)[Kk]?[BPXOZ]{0,4}-?R(?!-?A)", "Q"),
         (rf"(?:[aFxIy][TKk]?|[Kk]?p'|[Kk]|^w)?(?:[XOPBZ]-?){{0,3}}A-?v?[:=L,-]*F?B*(?:{_NUMBER}|Q|z)(?:YO?)?",
          "Q"),
-        (r"P-?G", "X"),
+        (r"P-?G|[PXO]-?A(?=-?[pNwf])", "X"),
         (r"(?:^w)?[aFxIy]?K?B*[XP]?A-?v?[:-]B*T?[XZN]+", "Q"),
         (rf"(?<![TkKs])B*G[:FIa]?B*(?:{_NUMBER}(?:YO?)?|Q|z)", "Q"),
         (r"(?:[aFxIy]|B+)[TKk]?(?:[#u]-?)?[XOPBZNRw]{0,2}-?A(?:v|&v)?", "Q"),
@@ -223,7 +225,7 @@ _JOINS: tuple[tuple[re.Pattern[str], Change], ...] = tuple(
         (rf"(?<=[pNZz])FB*[#u](?:o[#u])?{_STOP}", "Q"),
         (rf"(?:(?:(?<=[LBj,(:pNZS&zXQ/])|(?<=[pNZ]F)|^F?|a|<)B*|B{{1,4}})#{_STOP}B?", "Q"),
         (r"B*X>(?:[KkTS][XNZwpfYAL]{0,3}|[pw])(?:akw)?", "Q"),
-        (rf"(?<=L)(?<!HL)B{{1,4}}u{_STOP}|(?<=L)(?<!HL)u(?=$|[.,;)]|&[iVL])", "Q"),
+        (rf"(?<=L)(?<!HL)B{{1,4}}u{_STOP}|(?<=L)(?<!HL)u(?=$|[.,;)x]|&[iVL])", "Q"),
         (rf"(?<=[,pNZ])B{{1,4}}u{_STOP}", "Q"),
         (r"(?:[aFxI][TkK]?)?B*#v", "Q"),
         (r"O", "X"),
@@ -262,7 +264,7 @@ def _choose(tokens: list[Token]) -> list[Token]:
             and (before in "TkKs" or _is_one(tokens, index - 1))
             and after not in _NOUN_FOLLOWS + "wuglYBQ#n-"
         ):
-            alone = after not in "&,o" or second in "kTKViLSWxjm."
+            alone = after not in "&,o2/" or second in "kTKViLSWxjm."
             tag = "N" if alone else "X"
             if alone and before == "k" and not token.text.lower().endswith(("est", "er")):
                 token = Token(token.text, "X", token.gap, "people")

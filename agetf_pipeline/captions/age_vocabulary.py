@@ -22,7 +22,10 @@ _WORDS = {
     "e": "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen",
     "t": "twenty thirty forty fourty fifty sixty seventy eighty ninety",
     "h": "hundred",
-    "D": "teens twenties thirties forties fourties fifties sixties seventies eighties nineties",
+    "D": (
+        "teens twenties thirties forties fourties fifties sixties seventies eighties nineties"
+        " twentys thirtys fortys fourtys fiftys sixtys seventys eightys ninetys"
+    ),
     "E": "ish something somethings plus odd",
     "r": "few several many couple dozen",
     "Y": "year years yr yrs decade decades",
@@ -48,7 +51,8 @@ _WORDS = {
         " senile ancient wizened venerable superannuated hoary decrepit doddering"
         " neonatal infantile adultlike middleaged agelessly septuagenary"
         " sexagenary octogenary centennial yearold yearsold generational multigenerational"
-        " schoolaged preschool adolescently juvenescent"
+        " schoolaged eldery elderley elderlly middleage yougn yong yung"
+        " preschool adolescently juvenescent"
     ),
     "Z": (
         "senior junior adult teen preteen tween tweenage adolescent infant baby toddler child kid"
@@ -84,7 +88,8 @@ _WORDS = {
     ),
     "i": "has have had hasn't haven't hadn't",
     "m": (
-        "may might could must would should can will cannot does do did doesn't don't didn't can't"
+        "may might could must would should can will cannot used"
+        " does do did doesn't don't didn't can't"
         " couldn't won't wouldn't shouldn't mightn't mustn't 'd 'll"
     ),
     "c": (
@@ -143,6 +148,7 @@ NEUTRAL = {
     "person": (
         "senior junior adult teen preteen tween adolescent infant baby toddler child kid juvenile"
         " elder newborn geriatric millennial boomer zoomer preschooler youth tot teenager elderly"
+        " todler teeneger"
         " preadolescent tweenager teenybopper oldster pensioner retiree youngster youngling"
         " grownup kiddo kiddie bairn tyke tike rugrat nipper neonate nursling suckling stripling"
         " whippersnapper urchin grandparent grandchild schoolkid"

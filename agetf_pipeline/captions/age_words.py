@@ -41,7 +41,8 @@ from agetf_pipeline.captions.age_phrases import (
 _MAX_PASSES = 6
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')])\s+|(?<=[a-z][.!?])(?=[A-Z])|\n")
 _NO_END = re.compile(
-    r"\b(?:mr|mrs|ms|dr|st|approx|ca|c|yrs?|no|nos|vs|jr|sr|e\.g|i\.e|y\.o|fig|b)\.$", re.IGNORECASE
+    r"\b(?:mr|mrs|ms|dr|st|approx|ca|c|yrs?|no|nos|vs|jr|sr|e\.g|i\.e|y\.o|fig|b|o\.a\.p)\.$",
+    re.IGNORECASE,
 )
 
 
@@ -110,9 +111,11 @@ def _clean_sentence(sentence: str) -> str:
         tokens = _drop_clauses(tokens)
     if _is_broken(tokens) or _says_nothing(tokens):
         return ""
-    text = spell(_with_articles(tokens))
+    text = _EMPTY_QUOTES.sub("", spell(_with_articles(tokens)))
     return text[0].upper() + text[1:] if not sentence[0].islower() else text
 
+
+_EMPTY_QUOTES = re.compile(r"""(?<!\S)(?:""|''|'{4})\s?""")
 
 # One age or several: "young", "in his forties or fifties", "old and, most likely, retired".
 _AGE = r"(?:[Bl]{0,4}[XzQ])"
@@ -166,10 +169,6 @@ def _relative(run: list[Token]) -> list[Token]:
     return [*run[:-1], *_plain_noun([noun])]
 
 
-def _not_little(run: list[Token]) -> list[Token]:
-    return run[1:] if run[0].text.lower() in ("little", "wee") else run
-
-
 def _adjective(run: list[Token]) -> list[Token]:
     """Drop adjectives of age with their adverbs; "pretty young" may have meant pretty."""
     return [token for token in run if token.text.lower() in ("pretty", "both", "either", "over")]
@@ -193,20 +192,19 @@ _MENDS = tuple(
         (rf"^[kT]w{{0,2}}[pf]'[wfgl&,-]{{1,12}}c[WyST2kp]*L?{_AGES}(?=[.;]|$)", _owner_has),
         (rf",?C[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
         (rf",?Wc[WyKkTSpw2]*(?:L)?[KkT]?{_AGES}{_END}", _nothing),
-        (rf"^[SkKTpwfv]{{1,4}}L{_AGES}(?:,&|[,;&])(?=[SKk])", _nothing),
+        (rf"^[SkKTpwfv]{{1,4}}L{_AGES}(?:,&|[,;:&])(?=[SKk])", _nothing),
         (rf"L{_AGES}(?:,?&|,)?(?=[Bl]{{0,3}}[LVi])", _nothing),
         (rf"[Li]{_AGES},?&?x", _to_has),
         (rf"[Li]{_AGES}W[^,.;]{{1,10}},x", _to_has),
-        (r"(?<=[SpN])Q,?&(?=[Vi])", _nothing),
+        (r"(?<=[SpN])Q{1,3},?&(?=[Vi])", _nothing),
         (rf"L{_AGES}(?:,&|[,&])(?=B{{0,2}}[wglpTfI])", _keep_first),
         (rf"^{_AGES}[,:;]&?", _nothing),
         (rf"(?:,&|[,&]){_AGES}(?=[.;)]|$|,x)", _nothing),
         # Before a noun: "a young, tall man", "a tall, elderly man", "little girl"
         (rf"(?<=[TkKs]w),{_AGE}(?=[pNfw])|(?<=,w),{_AGE}(?=[pN])", _nothing),
         (rf"(?<=[TkKs]w)&{_AGE}(?=[pN])", _nothing),
-        (r"(?:B{0,3}[XQ]-?(?:,&|[,&o2])?)+(?=[wpNgfvXulT])", _adjective),
+        (r"(?:B{0,3}[XQ]-?(?:,&|[,&o2/])?)+(?=[wpNgfvXulT])", _adjective),
         (r"b+N", _keep_last),
-        (r"bp", _not_little),
         (r"K[w]?N", _relative),
         (r"N", _plain_noun),
         (rf"/{_AGES}(?=/)", _nothing),

@@ -104,7 +104,7 @@ def test_salad_of_words_of_age_is_cleaned(words: list[str], gap: str) -> None:
     ), cleaned
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=400) | st.text(alphabet="a0 -.,'\n", min_size=1000, max_size=4000))
 def test_any_text_is_survived_and_stays_clean(text: str) -> None:
     cleaned = remove_age_words(text)
