@@ -16,7 +16,8 @@ _WHOSE = r"(?:(?:his|her|their|its|the|an?|this|that|my|your|our|one's)\s)?"
 _ORDINAL = (
     r"(?:\d+(?:st|nd|rd|th)|(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-?)?"
     r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
-    r"|thirteenth|fourteenth|fifteenth|sixteenth|seventeenth|eighteenth|nineteenth|\w+tieth"
+    r"|thirteenth|fourteenth|fifteenth|sixteenth|seventeenth|eighteenth|nineteenth"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)tieth"
     r"|hundredth))"
 )
 _TENS = r"(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
@@ -96,7 +97,7 @@ _PHRASES = any_of(
     r" (?:decade|year)s?",
     r"(?:(?:over|about|nearly|almost|around) )?(?:half|quarter|three[- ]quarters)"
     r"(?: of)?(?: a| an|-a)?[- ]century(?:[- ]old|(?: of)? age)?|a century old|century-old",
-    r"(?:\w+ )?years (?:his|her|their) (?:junior|senior)",
+    r"years (?:his|her|their) (?:junior|senior)",
     r"(?:his|her|their) (?:junior|senior)(?=[.,;]|$)",
     rf"(?:just |recently )?turn(?:s|ed|ing)\s{_NUMBER}(?!-)"
     r"(?: (?:last|this|next) \w+| today| recently)?",

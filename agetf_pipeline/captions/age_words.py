@@ -136,13 +136,13 @@ def _keep_last(run: list[Token]) -> list[Token]:
 
 
 def _to_has(run: list[Token]) -> list[Token]:
-    """ "Is young, with a hat" becomes "has a hat"."""
+    """Make "is young, with a hat" into "has a hat"."""
     many = run[0].text.lower() in ("are", "were", "appear", "seem", "look")
     return [Token("have" if many else "has", "i", run[0].gap)]
 
 
 def _owner_has(run: list[Token]) -> list[Token]:
-    """ "Her wrinkles suggest that she is old" becomes "She has wrinkles"."""
+    """Make "her wrinkles suggest that she is old" into "she has wrinkles"."""
     things = list(itertools.takewhile(lambda token: token.tag != "c", run))
     owner = {"his": "he has", "her": "she has", "their": "they have", "its": "it has"}
     for index, token in enumerate(things):
@@ -161,7 +161,7 @@ def _plain_noun(run: list[Token]) -> list[Token]:
 
 
 def _relative(run: list[Token]) -> list[Token]:
-    """ "Her grandson" becomes "her male relative"."""
+    """Make "her grandson" into "her male relative"."""
     noun = run[-1]
     many = "s" if noun.neutral.endswith(("people", "men", "students")) else ""
     gender = {"w": "female ", "f": "female ", "m": "male "}.get(noun.neutral[:1], "")
