@@ -62,7 +62,15 @@ class TrainConfig(Section):
     )
     init_from: Path | None = Field(default=None, description="Weights to start from.")
     num_images: int = Field(default=200_000, ge=1, description="Length, in images seen.")
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, description="Images of a step, in all processes.")
+    num_processes: int = Field(
+        default=1, ge=1, description="Processes on this machine; more than one: by torchrun."
+    )
+    sharding: Literal["none", "fsdp2"] = Field(
+        default="none",
+        description="fsdp2: several processes share the generator's parameters, for the large "
+        "sizes.",
+    )
     ages_per_image: int = Field(
         default=4, ge=2, description="Renderings of each image in a step: own age, pairs, others."
     )
@@ -93,6 +101,7 @@ class TrainConfig(Section):
         default="auto", description="auto: bf16 where the hardware computes it, else fp32."
     )
     checkpoint_every_s: float = Field(default=15.0, gt=0)
+    keep_last: int = Field(default=2, ge=1, description="Checkpoints kept beside the best.")
     log_every_images: int = Field(default=200, ge=1)
     num_sample_faces: int = Field(default=6, ge=1, description="Rows of the sample grid.")
     validate_every_images: int = Field(

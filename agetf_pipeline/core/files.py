@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` that takes its place when the block succeeds.
+
+    Files in it are to be written with `atomic_path`, which brings them to the disk. A folder of
+    that name is replaced; killed in between, there is none. On an exception, or where a kill left
+    one (see `remove_temporary_folders`), the temporary folder goes.
+
+    Args:
+        path: Final folder. Its parents are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        _sync_folder(temporary)
+        if path.exists():
+            path.rename(temporary.with_name(f"{temporary.name}-old"))
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    finally:
+        for leftover in (temporary, temporary.with_name(f"{temporary.name}-old")):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_temporary_folders(folder: Path) -> None:
+    """Remove the folders that interrupted writes left in `folder`; under its lock alone."""
+    for leftover in folder.glob(f"{_TMP_PREFIX}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -59,10 +59,25 @@ def progress_listener(listener: Callable[[ProgressEvent], None]) -> Iterator[Non
         _listener.reset(token)
 
 
-class Progress:
-    """Counter that shows how far a piece of work is; used by `track` or in a `with` block."""
+def relay(event: ProgressEvent) -> None:
+    """Report what another process counted, as if it had been counted here."""
+    _LOGGER.info("%s", event)
+    listener = _listener.get()
+    if listener is not None:
+        listener(event)
 
-    def __init__(self, description: str, num_total: int | None = None) -> None:
+
+class Progress:
+    """Counter that shows how far a piece of work is; used by `track` or in a `with` block.
+
+    Args:
+        description: Of the work.
+        num_total: Where it is known.
+        shown: Whether to show anything; of several processes that do one work, the first does.
+    """
+
+    def __init__(self, description: str, num_total: int | None = None, shown: bool = True) -> None:
+        self._shown = shown
         self._description = description
         self._num_total = num_total
         self._num_done = 0
@@ -71,7 +86,7 @@ class Progress:
         self._bar = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
+        if self._shown and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import Progress as Bar
 
@@ -85,16 +100,21 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, count: int = 1, detail: str = "") -> None:
-        """Say that `count` more items are done; `detail` is a short text such as the loss."""
+    def advance(self, count: int = 1, detail: str = "", force: bool = False) -> None:
+        """Say that `count` more items are done; `detail` is a short text such as the loss.
+
+        Reports are some seconds apart; `force` makes one now.
+        """
         self._num_done += count
         if self._bar is not None:
             text = f"{self._description} {detail}".strip()
             self._bar.update(self._task, advance=count, description=text)
-        self._report(detail=detail)
+        self._report(detail=detail, force=force)
 
     def _report(self, detail: str = "", force: bool = False) -> None:
         now_s = time.monotonic()
+        if not self._shown:
+            return
         if not force and now_s - self._last_log_s < _LOG_EVERY_S:
             return
         self._last_log_s = now_s
@@ -102,9 +122,8 @@ class Progress:
             self._description, self._num_done, self._num_total, now_s - self._start_s, detail
         )
         if self._bar is None:
-            _LOGGER.info("%s", event)
-        listener = _listener.get()
-        if listener is not None:
+            relay(event)
+        elif (listener := _listener.get()) is not None:
             listener(event)
 
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +27,17 @@ def save_weights(path: Path, module: "nn.Module", card: dict[str, Any]) -> str:
     Returns:
         The file's sha256, which serves as the model version.
     """
+    save_tensors(path, module.state_dict(), card)
+    return hash_file(path)
+
+
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", card: dict[str, Any]) -> None:
+    """Write named tensors as `save_weights` writes a module's."""
     from safetensors.torch import save_file
 
-    state = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
-    }
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"card": json.dumps(card, sort_keys=True)})
-    return hash_file(path)
 
 
 def read_card(path: Path) -> dict[str, Any]:

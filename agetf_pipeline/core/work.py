@@ -1,0 +1,128 @@
+"""Work that is done once: the report of a stage, and skipping what would come out the same."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agetf_pipeline.core.files import read_json, write_json
+from agetf_pipeline.core.hashing import fingerprint, hash_files
+from agetf_pipeline.core.locks import exclusive_lock
+from agetf_pipeline.core.workspace import Workspace
+
+_LOGGER = logging.getLogger(__name__)
+_ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What one run of a stage did, for the terminal and for Dagster's metadata.
+
+    Attributes:
+        stage: The stage's verb.
+        partition: The partition, or None for a stage that is not partitioned.
+        status: `ran` or `skipped`.
+        counts: Rows, images, failures... by name.
+        figures: Measured values by name; null where one could not be computed.
+        outputs: Files and folders a person may want to open, relative to the workspace root.
+        messages: What a person should read: everything odd, explained.
+        data_version: Fingerprint of settings, code and inputs.
+        duration_s: Seconds that the work took (when it last ran).
+    """
+
+    stage: str
+    partition: str | None = None
+    status: str = "ran"
+    counts: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, float | None] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    data_version: str = ""
+    duration_s: float = 0.0
+
+
+def report_path(workspace: Workspace, stage: str, partition: str | None = None) -> Path:
+    """Return the file that keeps the last report of a stage."""
+    name = stage if partition is None else f"{stage}/{partition}"
+    return workspace.stats / "stages" / f"{name}.json"
+
+
+def load_report(
+    workspace: Workspace, stage: str, partition: str | None = None
+) -> StageReport | None:
+    """Return the last report of a stage, or None where it never finished."""
+    path = report_path(workspace, stage, partition)
+    return StageReport(**read_json(path)) if path.exists() else None
+
+
+def run_once(
+    workspace: Workspace,
+    stage: str,
+    settings: Mapping[str, Any],
+    code_version: str,
+    inputs: Mapping[str, str],
+    work: Callable[[], StageReport],
+    partition: str | None = None,
+) -> StageReport:
+    """Run `work`, unless it ran before on the same settings, code and inputs and its files stand.
+
+    Args:
+        workspace: The workspace.
+        stage: The stage's verb.
+        settings: The part of the config that the result depends on (`model_dump(mode="json")`).
+        code_version: Raised by hand when the results of the code change.
+        inputs: Name to content hash of everything that the stage reads.
+        work: Does the work. Its report's `outputs` must name everything that it wrote and that
+            another stage reads; outputs are re-hashed before a skip, so that a file that was
+            deleted or changed is made again.
+        partition: The partition, for a partitioned stage.
+
+    Returns:
+        The report, with status `skipped` where nothing had to be done.
+    """
+    data_version = fingerprint(settings, code_version, inputs)
+    path = report_path(workspace, stage, partition)
+    what = stage if partition is None else f"{stage} {partition}"
+    with exclusive_lock(workspace.state / "locks" / "stages" / f"{what}.lock", what):
+        if path.exists():
+            stored = read_json(path)
+            known = stored.pop("_output_hashes", {})
+            report = StageReport(**stored)
+            complete = _ABSENT not in known.values()
+            if (
+                report.data_version == data_version
+                and complete
+                and known == _hash_outputs(workspace, report.outputs)
+            ):
+                _LOGGER.info("%s: nothing new, kept (%.0f s saved)", what, report.duration_s)
+                return dataclasses.replace(report, status="skipped")
+        started_s = time.monotonic()
+        _LOGGER.info("%s: started", what)
+        report = dataclasses.replace(
+            work(),
+            stage=stage,
+            partition=partition,
+            status="ran",
+            data_version=data_version,
+        )
+        report = dataclasses.replace(report, duration_s=round(time.monotonic() - started_s, 2))
+        stored = dataclasses.asdict(report)
+        stored["_output_hashes"] = _hash_outputs(workspace, report.outputs)
+        write_json(path, stored)
+        for message in report.messages:
+            _LOGGER.warning("%s: %s", what, message)
+        _LOGGER.info("%s: done in %.1f s %s", what, report.duration_s, report.counts or "")
+        return report
+
+
+def _hash_outputs(workspace: Workspace, outputs: Mapping[str, str]) -> dict[str, str]:
+    hashes = {}
+    for name, relative in sorted(outputs.items()):
+        path = workspace.resolve(relative)
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        present = all(file.exists() for file in files) and bool(files)
+        hashes[name] = hash_files(files, workspace.root) if present else _ABSENT
+    return hashes
