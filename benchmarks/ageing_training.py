@@ -91,7 +91,7 @@ def train_ours(
     run = loop.Run(
         config=config, model_settings=settings, anchors_years=list(ANCHORS_YEARS), data=data,
         guidance=guides, vlm=None, initial_state=None, device=CPU, folder=folder,
-        checkpoint=folder / "state.pt", identity="ageing benchmark",
+        checkpoints=folder / "checkpoints", identity="ageing benchmark",
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     curve = _read_curve(folder)
