@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.captions import add_parsers as add_captions_parsers
+    from agetf_pipeline.commands.model import add_parsers as add_model_parsers
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
+    from agetf_pipeline.commands.render import add_arguments as add_render_arguments
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
     parser = argparse.ArgumentParser(
@@ -80,23 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     render = commands.add_parser(
         "render", parents=[common], help="render photographs at ten ages, or at any"
     )
-    render.add_argument("--input", type=Path, required=True, help="a photograph or a folder")
-    render.add_argument(
-        "--model",
-        required=True,
-        help="weights file, run folder, or models:/age-transformer@champion",
-    )
-    render.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    render.add_argument(
-        "--ages", type=float, nargs="+", metavar="YEARS", help="0 to 100; default: the ten anchors"
-    )
-    render.add_argument(
-        "--aligned", action="store_true", help="faces fill the pictures already: do not search"
-    )
-    render.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<index>")
-    render.add_argument(
-        "--tracking-uri", help="MLflow server or database of models:/ names; default: mlflow.db"
-    )
+    add_render_arguments(render)
     render.set_defaults(run=_render)
 
     estimate = commands.add_parser(
@@ -129,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_models_parsers(models, located)
     models.set_defaults(run=_models)
+
+    model = commands.add_parser(
+        "model", help="the AgeTransformer: what its sizes cost; export a trained one"
+    )
+    add_model_parsers(model, common)
+    model.set_defaults(run=_model)
 
     captions = commands.add_parser(
         "captions", help="look at captions; versions of them in the cache: list, prune"
@@ -222,10 +214,14 @@ def _render(options: argparse.Namespace) -> int:
         aligned=options.aligned,
         device=options.device,
         tracking_uri=options.tracking_uri,
+        formats=options.format,
+        face=options.face,
+        precision=options.precision,
+        compiled=options.compile,
     )
     for result in results:
         print(result)
-    return 0 if any(result.grid is not None for result in results) else 1
+    return 0 if any(result.outputs for result in results) else 1
 
 
 def _estimate_age(options: argparse.Namespace) -> int:
@@ -264,6 +260,12 @@ def _captions(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.captions import run
 
     return run(options, say=print)
+
+
+def _model(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.model import run
+
+    return run(options, say=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

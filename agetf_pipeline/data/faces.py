@@ -22,6 +22,7 @@ _CENTRE_DOWN_BOX = 0.43
 _SEARCH_PX = 900
 _MIN_FACE_PX = 36
 _STRONG_WEIGHT = 56.0
+_BESIDE_MAIN = 0.4
 _MAX_TILT_DEGREES = 35.0
 
 
@@ -125,15 +126,25 @@ class HaarDetector:
         return None
 
 
-def choose_face(faces: list[FoundFace], width_px: int, height_px: int) -> FoundFace | None:
-    """Return the largest face, nearness to the middle deciding between equals; None of none."""
+def by_prominence(faces: list[FoundFace], width_px: int, height_px: int) -> list[FoundFace]:
+    """Return the faces, the largest first, nearness to the middle deciding between equals."""
 
     def prominence(face: FoundFace) -> float:
         across = (face.left + face.side / 2) / width_px - 0.5
         down = (face.top + face.side / 2) / height_px - 0.5
         return face.side * (1 - 0.5 * math.hypot(across, down))
 
-    return max(faces, key=prominence, default=None)
+    return sorted(faces, key=prominence, reverse=True)
+
+
+def choose_face(faces: list[FoundFace], width_px: int, height_px: int) -> FoundFace | None:
+    """Return the most prominent face; None of none."""
+    return next(iter(by_prominence(faces, width_px, height_px)), None)
+
+
+def are_several(faces: list[FoundFace], main: FoundFace) -> bool:
+    """Whether another face is large enough beside the main one that a person may mean it."""
+    return sum(other.side > _BESIDE_MAIN * main.side for other in faces) > 1
 
 
 def crop_face(rgb: np.ndarray, face: FoundFace, size_px: int) -> np.ndarray:
@@ -193,14 +204,19 @@ def find_and_crop(
     face = choose_face(faces, rgb.shape[1], rgb.shape[0])
     if face is None:
         return None
+    return crop_face(rgb, face, size_px), flags_of(face, faces, size_px)
+
+
+def flags_of(face: FoundFace, faces: list[FoundFace], size_px: int) -> list[str]:
+    """Return what a person should know of one of the faces found, cut out at `size_px`."""
     flags = ["face_cropped"]
-    if sum(other.side > 0.4 * face.side for other in faces) > 1:
+    if are_several(faces, face):
         flags.append("several_faces")
     if face.eyes is None:
         flags.append("eyes_not_found")
     if _square(face)[2] < size_px / 2:
         flags.append("low_res_face")
-    return crop_face(rgb, face, size_px), flags
+    return flags
 
 
 @cache

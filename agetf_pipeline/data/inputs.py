@@ -64,6 +64,7 @@ def read_face(path: Path, aligned: bool) -> InputFace:
         aligned: Whether the face fills the picture already; otherwise it is found.
     """
     from agetf_pipeline.data.faces import default_detector, find_and_crop
+    from agetf_pipeline.data.photos import middle_square
     from agetf_pipeline.data.probe import Limits, Rejection, probe
 
     try:
@@ -74,17 +75,10 @@ def read_face(path: Path, aligned: bool) -> InputFace:
         return InputFace(path, None, probed.detail)
     facts, rgb = probed
     if aligned:
-        return InputFace(path, _centre_square(rgb), None, facts.flags)
+        return InputFace(path, middle_square(rgb), None, facts.flags)
     found = find_and_crop(rgb, _FACE_PX, default_detector())
     if found is None:
         reason = "No face was found. If the face fills the picture already, say --aligned."
         return InputFace(path, None, reason, facts.flags)
     face, flags = found
     return InputFace(path, face, None, (*facts.flags, *flags))
-
-
-def _centre_square(rgb: np.ndarray) -> np.ndarray:
-    height, width = rgb.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return rgb[top : top + side, left : left + side]

@@ -47,7 +47,7 @@ class AgeTransformerModel(PythonModel):
         from agetf_pipeline.data.images import resize_rgb
 
         ages = [float(age) for age in (params or {}).get("ages", [])]
-        ages = ages or [float(age) for age in self._renderer.model.settings.anchors_years]
+        ages = ages or [float(age) for age in self._renderer.settings.anchors_years]
         rows = []
         for index, data in enumerate(model_input["image"]):
             face = resize_rgb(_decode(data, index), self._renderer.size_px)

@@ -107,7 +107,7 @@ def _evaluate(
     truth = load_truth(workspace)
     manifest = read_table(workspace, TRAINING_MANIFEST)
     renderer = Renderer.load(weights, config.runtime.device)
-    anchors = tuple(renderer.model.settings.anchors_years)
+    anchors = tuple(renderer.settings.anchors_years)
     device = resolve_device(config.runtime.device)
     age_judge, identity_judge = (
         load_judge(path, kind, device) if path.is_file() else None

@@ -139,5 +139,5 @@ def _log_model(run_id: str, weights: Path) -> str:
     from agetf_pipeline.registry.packaging import log_model
 
     renderer = Renderer.load(weights)
-    anchors = tuple(float(age) for age in renderer.model.settings.anchors_years)
+    anchors = tuple(float(age) for age in renderer.settings.anchors_years)
     return log_model(run_id, weights, anchors, renderer.size_px)
