@@ -26,7 +26,8 @@ import torch
 
 from agetf_pipeline.age_transformer.renderer import Renderer
 from agetf_pipeline.age_transformer.sizes import ANCHORS_YEARS
-from agetf_pipeline.core.files import write_json, write_text
+from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.core.files import read_json, write_json, write_text
 from agetf_pipeline.core.statistics import Sampling
 from agetf_pipeline.evaluation.judges import Judge, read_ages
 from benchmarks import ageing_baselines as baselines
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scale = data.QUICK if chosen.quick else data.FULL
     out = chosen.out / ("quick" if chosen.quick else "full")
     begin_s = time.process_time()
+    _claim(out, scale)
     lessons = data.lessons(scale, out)
     val = data.series("val", scale.num_val, out)
     test = data.series("test", scale.num_test, out)
@@ -100,6 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{out / 'results.json'}")
     if failed and not chosen.quick:
         sys.exit(1)
+
+
+def _claim(out: Path, scale: data.Scale) -> None:
+    """Refuse a folder whose networks were trained at another scale."""
+    path, wanted = out / "scale.json", asdict(scale)
+    if path.exists() and read_json(path) != wanted:
+        raise DataError(
+            f"Expected {out} to hold a run of the scale {wanted}; found {read_json(path)}. Delete "
+            "the folder, or give another with --out."
+        )
+    write_json(path, wanted)
 
 
 def _render_ours(network: torch.nn.Module, people: data.Series) -> np.ndarray:

@@ -48,9 +48,9 @@ class Scale:
     num_judge_people: int = 2500
     judge_steps: int = 2200
     guidance_steps: int = 700
-    num_images: int = 24_000
-    num_images_unet: int = 16_000
-    num_chunks: int = 10
+    num_images: int = 10_000
+    num_images_unet: int = 10_000
+    num_chunks: int = 8
     num_bootstrap: int = 2000
 
 

@@ -61,8 +61,8 @@ def train_config(num_images: int, **changes: Any) -> TrainConfig:
 
 
 def unet_config(num_images: int) -> TrainConfig:
-    """Return the settings of the U-Net's training: the same but for its length."""
-    return train_config(num_images)
+    """Return the settings of the U-Net's training: the same but for length and learning rate."""
+    return train_config(num_images, lr=1.5e-3)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def train_unet(
     num_chunks: int,
     measure: Measure,
     width: int = 16,
-    adversarial: float = 0.05,
+    adversarial: float = 0.0,
 ) -> Trained:
     """Train the U-Net on the same batches with the same losses.
 
