@@ -55,13 +55,18 @@ def world_of_environment() -> World:
 
 
 @contextmanager
-def joined(world: World) -> Iterator[World]:
-    """Be one of the processes while the block runs: gloo for CPU tensors, nccl for CUDA's."""
+def joined(world: World, meet_at: str = "env://") -> Iterator[World]:
+    """Be one of the processes while the block runs: gloo for CPU tensors, nccl for CUDA's.
+
+    Args:
+        world: The processes.
+        meet_at: Where they find each other: where `torchrun` says, or `file://` and a file.
+    """
     if world.size == 1:
         yield world
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
+    dist.init_process_group(backend, meet_at, _PATIENCE, world.size, world.rank)
     yield world
     # Not in a `finally`: after an error the others do not answer, and the process ends anyhow.
     dist.destroy_process_group()
