@@ -219,8 +219,8 @@ class _Tasks:
         """Cross-entropy of the attributes, read off the mean image token; summed over attributes.
 
         What a word of a caption has to teach the image encoder goes through the language model's
-        attention, which has to find the place first. This path is straight. It holds nothing of
-        age: the mean is the embedding that is cached, and must not be made to tell the age.
+        attention, which has to find the place first. This path is straight. It reads no word of
+        age: the mean is the embedding that is cached, and is not made to tell the age.
         """
         logits_BC = self.readout(features_BTD.mean(dim=1))
         classes_BM = self.classes_NM[drawn_B].to(logits_BC.device)
