@@ -24,7 +24,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 .PHONY: help
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
 setup: $(READY) ## Make the environment (.venv) from requirements.lock
@@ -73,6 +73,11 @@ bench-moe: $(READY) ## The mixture on synthetic faces: better than its experts, 
 .PHONY: bench-ageing
 bench-ageing: $(READY) ## Renderings of synthetic people beside three baselines: an hour
 	@$(BIN)/python -m benchmarks.ageing
+
+.PHONY: bench-captions
+bench-captions: $(READY) ## Captions in batches beside one at a time; embeddings read at random
+	@$(BIN)/python -m benchmarks.captions
+	@$(BIN)/python -m benchmarks.embeddings
 
 .PHONY: lock
 lock: ## Resolve requirements.lock again from pyproject.toml
