@@ -72,7 +72,11 @@ def stage_asset(
         context: dg.AssetExecutionContext, pipeline: PipelineResource, gpu_pool: GpuResource
     ) -> None:
         config, workspace = pipeline.load()
-        with _leased(gpu, gpu_pool, config) as placed, progress_listener(_tell(context)):
+        num_devices = config.train.num_processes if stage == "train" else 1
+        with (
+            _leased(gpu, gpu_pool, config, num_devices) as placed,
+            progress_listener(_tell(context)),
+        ):
             if over == "shards":
                 _run_shards(context, stage, placed, workspace)
             else:
@@ -119,12 +123,14 @@ def _run_shards(
 
 
 @contextmanager
-def _leased(gpu: bool, pool: GpuResource, config: PipelineConfig) -> Iterator[PipelineConfig]:
+def _leased(
+    gpu: bool, pool: GpuResource, config: PipelineConfig, num_devices: int = 1
+) -> Iterator[PipelineConfig]:
     """Give the config with the leased device in it; untouched for stages that need no device."""
     if not gpu:
         yield config
         return
-    with pool.lease() as device:
+    with pool.lease(num_devices) as device:
         if config.runtime.device != "auto":
             yield config
         else:

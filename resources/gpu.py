@@ -14,6 +14,8 @@ from typing import TextIO
 
 import dagster as dg
 
+from agetf_pipeline.core.errors import ConfigError
+
 GPU_POOL = "gpu"
 _POLL_S = 0.2
 
@@ -30,28 +32,42 @@ class GpuResource(dg.ConfigurableResource):
     lock_folder: str = ""
 
     @contextmanager
-    def lease(self) -> Iterator[str]:
-        """Wait for a free device and hold it while the block runs.
+    def lease(self, num_wanted: int = 1) -> Iterator[str]:
+        """Wait for free devices and hold them while the block runs.
+
+        Args:
+            num_wanted: Devices, for one process each. A machine without GPUs has one CPU slot for
+                all of them.
 
         Yields:
-            `cuda:<index>`, or `cpu` on a machine without GPUs. CUDA_VISIBLE_DEVICES names the
-            device for child processes meanwhile.
+            `cuda:<index>`, `cuda` for several, or `cpu` on a machine without GPUs.
+            CUDA_VISIBLE_DEVICES names the devices for child processes meanwhile.
+
+        Raises:
+            ConfigError: More devices are wanted than there are.
         """
         folder = Path(self.lock_folder or Path(os.environ.get("DAGSTER_HOME", ".")) / "gpu")
         folder.mkdir(parents=True, exist_ok=True)
         num_devices = count_devices() if self.num_devices is None else self.num_devices
-        stream, index = _acquire(folder, num_devices)
+        if 0 < num_devices < num_wanted:
+            raise ConfigError(
+                f"Expected a GPU for each of {num_wanted} processes; found {num_devices}. "
+                "Lower train.num_processes."
+            )
+        held = _acquire(folder, max(1, num_devices), num_wanted if num_devices else 1)
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         try:
             if num_devices:
-                os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
-            yield f"cuda:{index}" if num_devices else "cpu"
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in held)
+            single = f"cuda:{next(iter(held))}" if num_wanted == 1 else "cuda"
+            yield single if num_devices else "cpu"
         finally:
             if before is None:
                 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             else:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
-            stream.close()
+            for stream in held.values():
+                stream.close()
 
 
 def count_devices() -> int:
@@ -59,14 +75,20 @@ def count_devices() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def _acquire(folder: Path, num_devices: int) -> tuple[TextIO, int]:
+def _acquire(folder: Path, num_devices: int, num_wanted: int) -> dict[int, TextIO]:
+    """Hold the locks of so many devices: all at once, or none while waiting for the rest."""
     while True:
-        for index in range(max(1, num_devices)):
+        held: dict[int, TextIO] = {}
+        for index in range(num_devices):
             stream = (folder / f"gpu{index}.lock").open("a")
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.close()
             else:
-                return stream, index
+                held[index] = stream
+            if len(held) == num_wanted:
+                return held
+        for stream in held.values():
+            stream.close()
         time.sleep(_POLL_S)

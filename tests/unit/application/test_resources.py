@@ -76,3 +76,19 @@ def test_a_machine_without_gpus_gets_one_slot(tmp_path):
 def test_a_run_cannot_switch_the_verification_of_weights_off(override):
     with pytest.raises(ConfigError, match="verification of weights"):
         PipelineResource(overrides=[override]).load()
+
+
+def test_several_devices_are_leased_together_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pool = GpuResource(num_devices=3, lock_folder=str(tmp_path))
+    with pool.lease(2) as device:
+        assert device == "cuda"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+        with pool.lease() as other:
+            assert other == "cuda:2"
+    with pool.lease(3) as device:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2"
+    with pytest.raises(ConfigError, match="found 3"), pool.lease(4):
+        pass
+    with GpuResource(num_devices=0, lock_folder=str(tmp_path)).lease(4) as device:
+        assert device == "cpu"
