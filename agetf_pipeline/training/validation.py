@@ -31,7 +31,6 @@ LPIPS = "val_lpips_at_source_age"
 _BATCH = 8
 _PAPER = 255
 _GAP_PX = 2
-_HEADER_PX = 14
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def draw_faces(model: AgeTransformer, faces: ValidationFaces, device: torch.devi
             source = _faces(faces.data, np.array([item]), device)
             images = model(source, ages[None]).image[0]
             rows.append(to_uint8(torch.cat([source, images.float()])))
-    return _tile(np.stack(rows), ["", *(f"{age:g}" for age in faces.anchors_years)])
+    return _tile(np.stack(rows), ["src", *(f"{age:g}" for age in faces.anchors_years)])
 
 
 def is_due(num_images: int, batch_size: int, log_every: int, validate_every: int) -> bool:
@@ -222,15 +221,16 @@ def _tile(faces_RKHWC: np.ndarray, headers: Sequence[str]) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
     R, K, S = faces_RKHWC.shape[:3]
-    cell = S + _GAP_PX
-    canvas = np.full((_HEADER_PX + R * cell, K * cell - _GAP_PX, 3), _PAPER, np.uint8)
+    # Large: TensorBoard shows the whole grid in the width of a few faces.
+    cell, header = S + _GAP_PX, max(12, S // 3)
+    canvas = np.full((header + R * cell, K * cell - _GAP_PX, 3), _PAPER, np.uint8)
     for row in range(R):
         for column in range(K):
-            y, x = _HEADER_PX + row * cell, column * cell
+            y, x = header + row * cell, column * cell
             canvas[y : y + S, x : x + S] = faces_RKHWC[row, column]
     picture = Image.fromarray(canvas)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=max(9, round(header * 0.9)))
     for column, text in enumerate(headers):
-        place = (column * cell + S / 2, _HEADER_PX / 2)
-        draw.text(place, text, fill=(34, 38, 46), font=font, anchor="mm")
+        place = (column * cell + S / 2, header / 2)
+        draw.text(place, text, fill=(0, 0, 0), font=font, anchor="mm")
     return np.asarray(picture)

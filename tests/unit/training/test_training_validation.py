@@ -136,11 +136,11 @@ def test_the_grid_shows_the_fixed_faces_over_all_ages():
     chosen = faces(data, num_shown=3)
     picture = validation.draw_faces(Painter(), chosen, CPU)
     assert picture.dtype == np.uint8
-    assert picture.shape == (14 + 3 * 18, 5 * 18 - 2, 3)
+    assert picture.shape == (12 + 3 * 18, 5 * 18 - 2, 3)
     for row, item in enumerate(chosen.shown):
-        greys = picture[14 + 18 * row + 8, 8::18, 0]
+        greys = picture[12 + 18 * row + 8, 8::18, 0]
         assert greys.tolist() == [int(data.ages_years[item]) + 100, 105, 125, 145, 165]
-    assert picture[:14, 18:].min() < 128  # the ages are written above
+    assert picture[:12, 18:].min() < 128  # the ages are written above
     np.testing.assert_array_equal(picture, validation.draw_faces(Painter(), chosen, CPU))
 
 
