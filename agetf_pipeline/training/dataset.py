@@ -222,7 +222,7 @@ class Sampler:
                 "Expected images of split 'train' in the training manifest; found none. "
                 "Add images, or loosen the filter (filter.max_sigma_years)."
             )
-        self._data, self._config, self._anchors = data, config, np.array(anchors_years)
+        self.data, self._config, self._anchors = data, config, np.array(anchors_years)
         order = np.argsort(data.identities, kind="stable")
         starts = np.flatnonzero(np.diff(data.identities[order], prepend=-1))
         self._people = {
@@ -254,7 +254,7 @@ class Sampler:
             rows: Rows of the batch to return, for one of several processes that share it; None:
                 all. Whatever is asked for, a row is the same, and only its pictures are read.
         """
-        config, data = self._config, self._data
+        config, data = self._config, self.data
         rng = np.random.default_rng([config.seed, 20_001, step])
         indices = self._items(rng)
         every = config.all_anchors_every
@@ -292,7 +292,7 @@ class Sampler:
         The last column of a subject's row goes without truth as often as ages lie off the anchors:
         ages that nobody was photographed at are trained by the guidance networks alone.
         """
-        data, num_ages = self._data, self._config.ages_per_image
+        data, num_ages = self.data, self._config.ages_per_image
         ages = np.stack([self._free_ages(num_ages, rng) for _ in indices])
         ages[:, 0] = data.ages_years[indices]
         partners = np.full(ages.shape, NO_ROW, np.int64)

@@ -162,3 +162,58 @@ def test_weighted_mean_ignores_items_without_weight():
     values = torch.tensor([1.0, 5.0, 100.0])
     assert losses.weighted_mean(values, torch.tensor([1.0, 1.0, 0.0])) == 3
     assert losses.weighted_mean(values, torch.zeros(3)) == 0
+
+
+def test_weighted_mean_of_a_part_is_divided_by_the_weight_of_the_whole():
+    values, weights = torch.tensor([1.0, 5.0, 3.0, 7.0]), torch.tensor([1.0, 0.5, 0.25, 1.0])
+    whole = losses.weighted_mean(values, weights)
+    shared = weights.sum() / 2  # the mean over two processes
+    parts = [losses.weighted_mean(values[i : i + 2], weights[i : i + 2], shared) for i in (0, 2)]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+def test_the_curriculum_believes_half_at_3_years_at_first_and_at_15_in_the_end():
+    for progress, sigma in ((0.0, 3.0), (0.5, 9.0), (1.0, 15.0), (-1.0, 3.0), (2.0, 15.0)):
+        weight = losses.curriculum_weight(torch.tensor([sigma**2]), progress)
+        assert weight == pytest.approx(0.5)
+
+
+def test_swapped_ages_cost_an_age_loss_that_right_ones_do_not():
+    """A loss aimed at the source's age instead of the target's would pass neither line."""
+    source, target = torch.tensor([20.0, 70.0]), torch.tensor([70.0, 20.0])
+    logits = torch.log(losses.soft_age_target(target, torch.full((2,), 3.0), 101) + 1e-12)
+    assert (losses.age_loss(logits, target) < 0.01).all()
+    assert (losses.age_loss(logits, source) > 5).all()
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.generator_loss, lambda x: losses.discriminator_loss(-x, x)]
+)
+def test_adversarial_losses_are_finite_and_felt_where_a_sigmoid_would_saturate(loss):
+    logits = torch.tensor([-1e3, -30.0, 0.0, 30.0, 1e3], requires_grad=True)
+    values = loss(logits)
+    assert torch.isfinite(values).all()
+    assert (values >= 0).all()
+    values.sum().backward()
+    worst = logits.grad[[0]] if loss is losses.generator_loss else logits.grad[[4]]
+    assert worst.abs() >= 1
+
+
+def test_the_age_gap_of_identity_and_smoothness_has_no_sign_of_its_own():
+    """The objective takes the absolute gap; a margin past the range stays at its end."""
+    gap = torch.tensor([0.0, 80.0, 200.0])
+    torch.testing.assert_close(losses.identity_margin(gap), torch.tensor([0.85, 0.45, 0.45]))
+
+
+@pytest.mark.parametrize("read", [0.0, 100.0])
+def test_age_loss_is_bounded_at_the_ends_of_the_range(read):
+    logits = torch.full((1, 101), -20.0)
+    logits[0, int(read)] = 20.0
+    value = losses.age_loss(logits, torch.tensor([100.0 - read]))
+    assert value == pytest.approx(9.5 + 5.0, abs=0.3)  # Huber of ten units, half of ten of earth
+
+
+def test_order_loss_at_the_margin_is_a_softplus_of_zero():
+    target = torch.tensor([[10.0, 15.0], [10.0, 40.0], [10.0, 12.0]])
+    read = torch.tensor([[10.0, 15.0], [10.0, 15.0], [10.0, 12.0]])
+    torch.testing.assert_close(losses.order_loss(read, target), torch.full((3,), 2.0).log())

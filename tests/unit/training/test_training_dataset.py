@@ -1,5 +1,7 @@
 """Batches: seeded, balanced, paired within a person and a split alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -119,6 +121,41 @@ def test_effective_sizes_count_unsure_images_for_less():
     assert sure == {25.0: 3.0, 50.0: 0.0}
     unsure = effective_sizes(ages, np.array([0.0, 0.0, 900.0, 0.0]), [25.0])
     assert 2 <= unsure[25.0] < 3
+
+
+def test_items_are_drawn_with_their_probabilities():
+    data = face_data(num_people=30, per_person=1)
+    groups = np.array([5] * 28 + [9] * 2)
+    data = replace(data, groups=groups)
+    sampler = Sampler(data, config(batch_size=200, paired_fraction=0.0), ANCHORS)
+    drawn = np.concatenate([sampler.draw(step).indices for step in range(40)])
+    share = np.bincount(drawn, minlength=30) / len(drawn)
+    expected = balanced_probabilities(groups)
+    np.testing.assert_allclose(share, expected, atol=0.012)
+    assert expected[29] > 5 * expected[0]
+
+
+def test_any_rows_of_a_batch_are_those_of_the_whole():
+    sampler = Sampler(face_data(), config(enhanced_probability=0.5, all_anchors_every=2), ANCHORS)
+    for step in (0, 1):
+        whole, rows = sampler.draw(step), np.array([6, 1, 2])
+        part = sampler.draw(step, rows)
+        for name in ("indices", "sources", "targets", "ages_years", "variances_years2"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[rows])
+
+
+def test_a_batch_carries_the_pictures_that_it_has_and_no_more():
+    batch = Sampler(face_data(), config(all_anchors_every=1), ANCHORS).draw(0)
+    assert batch.targets.shape[:2] == (8, 5)
+    assert len(batch.pictures) == batch.has_target.sum() == 8
+
+
+def test_the_source_at_its_own_age_is_its_own_target_also_where_it_is_enhanced():
+    data = face_data()
+    batch = Sampler(data, config(batch_size=64, enhanced_probability=0.5), ANCHORS).draw(1)
+    np.testing.assert_array_equal(batch.targets[:, 0], batch.sources)
+    np.testing.assert_array_equal(batch.ages_years[:, 0], data.ages_years[batch.indices])
+    assert {0, 100} <= set(batch.sources[batch.indices == 0][:, 0, 0, 0].tolist())
 
 
 def test_an_empty_split_is_a_clear_error():
