@@ -74,6 +74,10 @@ bench-moe: $(READY) ## The mixture on synthetic faces: better than its experts, 
 bench-ageing: $(READY) ## Renderings of synthetic people beside three baselines: an hour
 	@$(BIN)/python -m benchmarks.ageing
 
+.PHONY: bench-loader
+bench-loader: $(READY) ## Batches read beside what a training step needs
+	@$(BIN)/python -m benchmarks.loader
+
 .PHONY: bench-captions
 bench-captions: $(READY) ## Captions in batches beside one at a time; embeddings read at random
 	@$(BIN)/python -m benchmarks.captions

@@ -199,8 +199,7 @@ def test_adversarial_losses_are_finite_and_felt_where_a_sigmoid_would_saturate(l
     assert worst.abs() >= 1
 
 
-def test_the_age_gap_of_identity_and_smoothness_has_no_sign_of_its_own():
-    """The objective takes the absolute gap; a margin past the range stays at its end."""
+def test_the_margin_of_identity_stays_at_its_end_beyond_the_range():
     gap = torch.tensor([0.0, 80.0, 200.0])
     torch.testing.assert_close(losses.identity_margin(gap), torch.tensor([0.85, 0.45, 0.45]))
 
