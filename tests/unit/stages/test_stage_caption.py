@@ -16,8 +16,8 @@ from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
 from agetf_pipeline.data.tables import read_table, table_path
-from agetf_pipeline.experts.free_text_janus import Written
 from agetf_pipeline.experts.janus import load_janus
+from agetf_pipeline.experts.janus_writing import Written
 from agetf_pipeline.stages import caption
 
 NUM_IMAGES = 5
