@@ -108,7 +108,7 @@ def test_damaged_and_foreign_files_are_refused(program, tmp_path):
     bare = rewritten(
         program, tmp_path / "bare.pt2", lambda name, part: None if "extra/" in name else part
     )
-    with pytest.raises(WeightsError, match="without|none in it"):
+    with pytest.raises(WeightsError, match="none in it"):
         Renderer.load(bare)
 
 

@@ -9,8 +9,9 @@ from agetf_pipeline.age_transformer.grid import save_grid
 from agetf_pipeline.age_transformer.model import AgeTransformer
 from agetf_pipeline.age_transformer.renderer import KIND, Renderer, to_tensor, to_uint8
 from agetf_pipeline.age_transformer.sizes import ModelSettings
-from agetf_pipeline.core.errors import DataError, WeightsError
+from agetf_pipeline.core.errors import ConfigError, DataError, WeightsError
 from agetf_pipeline.core.weights import save_weights
+from agetf_pipeline.synthetic.faces import draw_face, draw_identity
 
 SMALL = ModelSettings(32, 1, (8, 16, 16), (1, 1, 1), 1, 2, 16)
 
@@ -77,6 +78,70 @@ def test_foreign_weights_are_refused(tmp_path, faces):
         Renderer.load(path)
     with pytest.raises(WeightsError, match="found nothing"):
         Renderer.load(tmp_path / "absent.safetensors")
+
+
+def test_damaged_weights_are_refused(weights, tmp_path):
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="could not read"):
+        Renderer.load(cut)
+    settings = tmp_path / "settings.safetensors"
+    save_weights(settings, torch.nn.Linear(2, 2), {"kind": KIND, "model": {"unknown": 1}})
+    with pytest.raises(WeightsError, match="does not describe"):
+        Renderer.load(settings)
+
+
+def test_bf16_differs_by_little_and_repeats(weights):
+    drawn = np.stack([draw_face(draw_identity(seed), 40.0, 32) for seed in range(3)])
+    exact = Renderer.load(weights).render(drawn, [5, 33, 80]).astype(int)
+    renderer = Renderer.load(weights, precision="bf16")
+    coarse = renderer.render(drawn, [5, 33, 80])
+    # Of random weights, whose renderings leap from pixel to pixel; trained ones stay within 2.
+    assert 0 < np.abs(coarse - exact).max() <= 8
+    assert np.abs(coarse - exact).mean() < 1
+    np.testing.assert_array_equal(coarse, renderer.render(drawn, [5, 33, 80]))
+    np.testing.assert_array_equal(coarse[1:2], renderer.render(drawn[1:2], [5, 33, 80]))
+    with pytest.raises(ConfigError, match="fp16"):
+        Renderer.load(weights, precision="fp16")  # type: ignore[arg-type]
+
+
+def test_compiled_rendering_equals_eager_rendering(weights, faces):
+    # This backend traces as the default one does and runs PyTorch's own operators; generating and
+    # compiling C++ would take most of a minute.
+    compiled = Renderer.load(weights, compiled="aot_eager")
+    expected = Renderer.load(weights).render(faces, [5, 33.5]).astype(int)
+    assert np.abs(compiled.render(faces, [5, 33.5]) - expected).max() <= 1
+
+
+def test_a_compiler_that_fails_is_named(weights, faces):
+    def broken(graph, inputs):
+        raise RuntimeError("no C++ compiler")
+
+    torch._dynamo.reset()
+    renderer = Renderer.load(weights, compiled=broken)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="without --compile"):
+        renderer.render(faces[:1], [20])
+
+
+def test_a_photograph_is_rendered_from_its_pixels_or_its_file(weights, tmp_path):
+    rows, columns = np.mgrid[:400, :600]
+    scene = np.stack([(rows + columns) // 5] * 3, axis=2).astype(np.uint8)
+    scene[100:292, 300:492] = draw_face(draw_identity(8), 35.0, 192)
+    renderer = Renderer.load(weights)
+    rendered = renderer.render_photo(scene, [5, 60.5])
+    assert rendered.face.shape == (32, 32, 3)
+    assert rendered.renderings.shape == (2, 32, 32, 3)
+    np.testing.assert_array_equal(
+        rendered.renderings, renderer.render(rendered.face[None], [5, 60.5])[0]
+    )
+    Image.fromarray(scene).save(tmp_path / "scene.png")
+    again = renderer.render_photo(tmp_path / "scene.png", [5, 60.5])
+    np.testing.assert_array_equal(again.renderings, rendered.renderings)
+    assert "face_cropped" in again.flags
+    with pytest.raises(DataError, match="--aligned"):
+        renderer.render_photo(scene[:90], [5])
+    whole = renderer.render_photo(scene[:90], [5], aligned=True)
+    assert whole.renderings.shape == (1, 32, 32, 3)
 
 
 def test_tensors_and_pictures_convert_without_loss(faces):
