@@ -51,8 +51,8 @@ class Setting:
         torch.manual_seed(0)
         self.model = AgeTransformer(SMALL)
         with torch.no_grad():  # away from the zeros at which nothing depends on the age
-            for layer in (self.model.to_flow, self.model.to_image):
-                layer.weight.normal_(0, 0.05)
+            for layer, deviation in ((self.model.to_flow, 0.5), (self.model.to_image, 0.05)):
+                layer.weight.normal_(0, deviation)
         self.discriminator = Recorder(Discriminator(SMALL))
         self.aligner = PairAligner(8)
         lpips = Lpips()
