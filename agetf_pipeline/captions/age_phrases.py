@@ -127,9 +127,7 @@ def _stand_in(noun: str) -> str:
         female = re.search(r"girl|daughter|m[oa]|nan", noun)
         male = re.search(r"boy|son\b|sons\b|pa|father|dad", noun)
         many = noun.endswith(("s", "children"))
-        kin = re.search(r"grand(?!son|daughter|child|kid|parent)", noun)
-        young = "female person" if female else "male person"
-        found = ("woman" if female else "man") if kin else young if female or male else "person"
+        found = "woman" if female else "man" if male else "person"
         if many:
             found = found.replace("person", "people").replace("man", "men")
     return found

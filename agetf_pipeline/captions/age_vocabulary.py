@@ -160,22 +160,20 @@ NEUTRAL = {
         " twentysomething fortysomething fiftysomething sixtysomething seventysomething"
         " eightysomething ninetysomething"
     ),
-    "male person": ("boy schoolboy lad laddie grandson babyboy boyo stepgrandson"),
-    "female person": (
-        "girl schoolgirl lass lassie maiden granddaughter babygirl girlie stepgranddaughter"
-    ),
     "woman": (
-        "grandmother grandma granny grannie gran nana nan"
+        "girl schoolgirl lass lassie maiden granddaughter babygirl girlie stepgranddaughter"
+        " grandmother grandma granny grannie gran nana nan"
         " grandmom grandmama grandmamma memaw matriarch crone hag spinster dowager granma"
     ),
     "man": (
-        "grandfather grandpa grandad granddad grandpop grandpapa gramps"
+        "boy schoolboy lad laddie grandson babyboy boyo stepgrandson"
+        " grandfather grandpa grandad granddad grandpop grandpapa gramps"
         " granddaddy papaw patriarch greybeard graybeard"
     ),
     "student": "undergraduate undergrad freshman sophomore collegian",
 }
 _PLURALS = {
-    "person": "people", "male person": "male people", "female person": "female people",
+    "person": "people",
     "woman": "women", "man": "men", "student": "students",
 }  # fmt: skip
 _IRREGULAR = {

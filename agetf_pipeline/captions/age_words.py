@@ -4,10 +4,11 @@ What is decided here:
 - Ages ("34 years old", "aged 45", "in her early thirties", "18+", "a man, 34, with ..."), words
   for them ("young", "elderly", "middle-aged", "past his prime", "Gen Z") and nouns that are ages
   ("toddler", "teenager", "senior") go.
-- Nouns that are age and gender keep their gender: "boy" becomes "male person", "grandmother"
-  becomes "woman". "Man", "woman" and the like stay: they are gender, and cover eighty years. So do
-  "mother", "father", "son" and "daughter", which are kin: sons have any age. Of "grandson" only the
-  gender stays.
+- Nouns that are age and gender keep their gender: "boy" becomes "man", "grandmother" becomes
+  "woman". A boy is no man, but whatever else stood there would be said of boys alone, and tell
+  training that here is one. "Man", "woman" and the like stay, and here mean gender at any age. So
+  do "mother", "father", "son" and "daughter", which are kin: sons have any age. Of "grandson" only
+  the gender stays.
 - "Student" stays, being an occupation as "teacher" is; "college", "high-school" and the like before
   it go, as do "pupil"-like words that name a grade ("first-grader"). "Little" goes before a child.
 - Attributes stay even where they come with age ("grey hair", "wrinkles", "a receding hairline"):

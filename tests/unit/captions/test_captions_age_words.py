@@ -21,11 +21,11 @@ MENDED = (
     ),
     (
         "A teenage girl with long hair.",
-        "A female person with long hair.",
+        "A woman with long hair.",
     ),
     (
         "A baby boy smiling.",
-        "A male person smiling.",
+        "A man smiling.",
     ),
     (
         "A toddler.",
@@ -76,7 +76,7 @@ MENDED = (
             "The image depicts a young boy, around 5-6 years old, with short brown hair. He "
             "appears to be in his early childhood."
         ),
-        "The image depicts a male person with short brown hair.",
+        "The image depicts a man with short brown hair.",
     ),
     (
         "He is between 40 and 50 years of age, with a salt-and-pepper beard.",
@@ -116,7 +116,7 @@ MENDED = (
     ),
     (
         "A YOUNG BOY WITH GLASSES.",
-        "A MALE PERSON WITH GLASSES.",
+        "A MAN WITH GLASSES.",
     ),
     (
         "34 y/o male, brown hair, glasses.",
@@ -160,7 +160,7 @@ MENDED = (
     ),
     (
         "An adorable little girl with pigtails.",
-        "An adorable female person with pigtails.",
+        "An adorable woman with pigtails.",
     ),
     (
         "An infant sleeps in a crib.",
@@ -172,7 +172,7 @@ MENDED = (
     ),
     (
         "A sweet sixteen party hat on a girl's head.",
-        "A party hat on a female person's head.",
+        "A party hat on a woman's head.",
     ),
     (
         "A veteran actor in his sixth decade with silver hair.",
@@ -196,7 +196,7 @@ MENDED = (
     ),
     (
         "This is a photo of a ten year old boy with short hair.",
-        "This is a photo of a male person with short hair.",
+        "This is a photo of a man with short hair.",
     ),
     (
         "Three people: a child, a teen and an adult.",
@@ -231,7 +231,7 @@ MENDED = (
     ),
     (
         "A girl of seven or eight with ribbons.",
-        "A female person with ribbons.",
+        "A woman with ribbons.",
     ),
     (
         "A person in his or her thirties with brown hair.",
@@ -251,11 +251,11 @@ MENDED = (
     ),
     (
         "A boy too young to shave, with freckles.",
-        "A male person, with freckles.",
+        "A man, with freckles.",
     ),
     (
         "A girl barely out of her teens with a septum ring.",
-        "A female person with a septum ring.",
+        "A woman with a septum ring.",
     ),
     (
         "She's on the cusp of adulthood, with long dark hair.",
@@ -287,7 +287,7 @@ MENDED = (
     ),
     (
         "The girl is about eight and has two braids.",
-        "The female person has two braids.",
+        "The woman has two braids.",
     ),
     (
         "An eight year old with two braids.",

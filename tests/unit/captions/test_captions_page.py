@@ -89,7 +89,7 @@ def page_of(workspace: Workspace, trained_on: str | None = "synthetic", name: st
 CAPTIONS_OF = {
     "gone": (HOSTILE, HOSTILE),
     "broken": ("A young man with a hat.", "A man with a hat."),
-    "c": ("A boy smiling.", "A male person smiling."),
+    "c": ("A boy smiling.", "A man smiling."),
     "d": (None, None),
     "e": ("She is 45.", None),
     "f<u>": ("A woman with glasses.", "A woman with glasses."),
@@ -112,7 +112,7 @@ def test_the_page_is_well_formed_and_shows_hostile_words_as_words(tmp_path: Path
     assert "the file cannot be read" in page.text
     assert "No caption: <i>why</i>" in page.text
     assert "<del>young</del>" in text
-    assert "<del>boy</del> <ins>male person</ins>" in text
+    assert "<del>boy</del> <ins>man</ins>" in text
 
 
 def test_the_page_says_loudly_what_the_network_is(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_same_captions_give_the_same_bytes(tmp_path: Path) -> None:
         first, second = (tmp_path / f"{name}.{suffix}" for name in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
     table = pl.read_csv(tmp_path / "first.csv")
-    assert dict(table.select("image_id", "removed").iter_rows())["c"] == "boy -> male person"
+    assert dict(table.select("image_id", "removed").iter_rows())["c"] == "boy -> man"
 
 
 def test_pictures_keep_their_shape(tmp_path: Path) -> None:
