@@ -46,7 +46,7 @@ def train_config(num_images: int, **changes: Any) -> TrainConfig:
         "all_anchors_every": 0,
         "paired_fraction": 1.0,
         "off_anchor_fraction": 0.0,
-        "lr": 1.5e-3,
+        "lr": 4e-4,
         "lr_warmup_images": 800,
         "lr_final_fraction": 0.02,
         "ema_half_life_images": 1500,
