@@ -66,6 +66,10 @@ check: lint types test ## lint + types + tests
 bench: $(READY) ## Speed, as ratios measured in one run
 	@$(BIN)/python -m benchmarks
 
+.PHONY: bench-render
+bench-render: $(READY) ## Ten ages of a face: operations, processor seconds, throughput
+	@$(BIN)/python -m benchmarks.render
+
 .PHONY: bench-moe
 bench-moe: $(READY) ## The mixture on synthetic faces: better than its experts, honest intervals
 	@$(BIN)/python -m benchmarks.moe
