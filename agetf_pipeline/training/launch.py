@@ -41,8 +41,12 @@ def launch(config: PipelineConfig, workspace: Workspace) -> StageReport:
     However this call ends, none of them is left.
 
     Raises:
+        ConfigError: The number of processes does not divide the batch.
         StageError: A process failed; with its message.
     """
+    from agetf_pipeline.training.distributed import World, rows_of
+
+    rows_of(World(size=config.train.num_processes), config.train.batch_size)
     file = write_launch_config(config, workspace)
     with _started(command_of(file, config.train.num_processes), config) as child:
         return _listen(child)

@@ -1,72 +1,28 @@
 """The stages distill and train on a tiny manifest: outputs, skipping, resuming, messages."""
 
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
+from training_workspace import make_config, make_workspace
 
 from agetf_pipeline.age_transformer.renderer import Renderer
 from agetf_pipeline.captions.versions import CaptionVersion, Request, record_version
-from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.core.weights import read_card
+from agetf_pipeline.core.errors import ConfigError, StageError
+from agetf_pipeline.core.files import read_json
+from agetf_pipeline.core.progress import progress_listener
+from agetf_pipeline.core.weights import read_card, read_state
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.ages import group_of
-from agetf_pipeline.data.schemas import CAPTIONS, TRAINING_MANIFEST
-from agetf_pipeline.data.tables import ALL_PARTITIONS, to_frame, write_table
 from agetf_pipeline.stages import distill, train
 from agetf_pipeline.training.guidance import AGE_REGRESSOR, IDENTITY_EMBEDDER, guidance_path
-
-
-def make_config(**changes) -> PipelineConfig:
-    values = {
-        "synthesize": {"enabled": True},
-        "runtime": {"device": "cpu", "num_threads": 1},
-        "distill": {"num_steps": 2, "batch_size": 4, "width": 8},
-        "train": {
-            "run_name": "tiny", "model": "tiny-64", "num_images": 8, "batch_size": 2,
-            "ages_per_image": 2, "log_every_images": 4, "num_sample_faces": 2, **changes,
-        },
-    }  # fmt: skip
-    return PipelineConfig.model_validate(values)
+from agetf_pipeline.training.launch import command_of, write_launch_config
 
 
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
-    """Three people of the training split, one of the validation split, two photographs each."""
-    workspace = Workspace(tmp_path)
-    rng = np.random.default_rng(0)
-    rows, captions = [], []
-    (tmp_path / "faces").mkdir()
-    for index in range(8):
-        face = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(face).save(tmp_path / "faces" / f"{index}.png")
-        age = 10.0 + 9 * index
-        rows.append(
-            {
-                "image_id": f"{index:064x}",
-                "partition": "caf/shard-0000",
-                "split": "val" if index >= 6 else "train",
-                "identity": f"caf:{index // 2}",
-                "face_path": f"faces/{index}.png",
-                "enhanced_path": None,
-                "age_years": age,
-                "variance_years2": 1.0,
-                "age_group": group_of(age),
-                "curriculum_weight": 1.0,
-                "label_source": "corpus",
-                "has_caption": index != 0,
-            }
-        )
-        embedding = None if index == 0 else rng.normal(size=5).astype(np.float16).tolist()
-        row = dict.fromkeys(CAPTIONS.schema.names)
-        row |= {"image_id": f"{index:064x}", "model_version": "v", "prompt_hash": "p"}
-        row |= {"prompt": "?", "status": "ok", "raw_caption": "a face", "caption": "a face"}
-        row |= {"image_embedding": embedding, "text_embedding": embedding if index < 4 else None}
-        captions.append(row)
-    write_table(workspace, TRAINING_MANIFEST, ALL_PARTITIONS, to_frame(rows, TRAINING_MANIFEST))
-    write_table(workspace, CAPTIONS, "caf/shard-0000", to_frame(captions, CAPTIONS))
-    record_version(workspace, CaptionVersion("v", "p"), Request("?", 8))
-    return workspace
+    return make_workspace(tmp_path)
 
 
 def test_distill_and_train_leave_a_model_that_renders_and_skip_when_nothing_changed(workspace):
@@ -146,3 +102,83 @@ def test_without_guidance_networks_training_says_what_to_run(workspace):
 
     with pytest.raises(WeightsError, match="run the stage"):
         train.run(make_config(), workspace)
+
+
+def test_checkpoints_of_a_finished_run_are_weights_alone(workspace):
+    distill.run(make_config(), workspace)
+    train.run(make_config(), workspace)
+    folder = train.checkpoints_path(make_config(), workspace)
+    (last,) = folder.glob("images-*")
+    assert sorted(path.name for path in last.iterdir()) == [
+        "model.safetensors", "state.json", "weights.safetensors",
+    ]  # fmt: skip
+    saved = train.weights_path(make_config(), workspace)
+    assert (last / "weights.safetensors").read_bytes() == saved.read_bytes()
+    state = read_json(last / "state.json")
+    assert state["config"]["train"]["run_name"] == "tiny"
+    assert state["git_commit"] is None or len(state["git_commit"]) == 40
+    assert state["data"]["guidance/age_regressor"]
+    # Without its weights, a finished run is not trained again.
+    content = saved.read_bytes()
+    saved.unlink()
+    assert train.run(make_config(), workspace).status == "ran"
+    assert saved.read_bytes() == content
+
+
+@pytest.mark.slow
+def test_several_processes_train_the_same_and_tell_of_it(workspace):
+    distill.run(make_config(), workspace)
+    settings = {"batch_size": 8, "num_images": 32, "log_every_images": 8, "precision": "fp32"}
+    one = make_config(run_name="one", **settings)
+    two = make_config(run_name="two", num_processes=2, checkpoint_every_s=1e-9, **settings)
+    train.run(one, workspace)
+    told: list[str] = []
+    with progress_listener(lambda event: told.append(str(event))):
+        report = train.run(two, workspace)
+    assert report.status == "ran"
+    assert report.counts["num_images_seen"] == 32
+    assert any("images-00000016: reconstruction" in text for text in told)
+    assert any("train two: 32/32" in text for text in told)
+    first, second = (read_state(train.weights_path(config, workspace)) for config in (one, two))
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, atol=1e-5, rtol=1e-5, err_msg=name)
+    # Processes are no part of the result: the same run, alone, has nothing to do.
+    alone = make_config(run_name="two", **settings)
+    assert train.run(alone, workspace).status == "skipped"
+
+
+@pytest.mark.slow
+def test_what_a_process_says_reaches_the_user(workspace):
+    with pytest.raises(StageError, match=r"stopped\. Expected weights .* run the stage"):
+        train.run(make_config(num_processes=2), workspace)
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused_at_once(workspace):
+    distill.run(make_config(), workspace)
+    with pytest.raises(ConfigError, match="found 2 for 3"):
+        train.run(make_config(num_processes=3), workspace)
+
+
+@pytest.mark.slow
+def test_the_module_is_the_stage(workspace, tmp_path):
+    """`python -m agetf_pipeline.training`, alone and under torchrun."""
+    config = make_config()
+    distill.run(config, workspace)
+    file = write_launch_config(config, workspace)
+    command = [sys.executable, "-m", "agetf_pipeline.training", "--config", str(file)]
+    done = subprocess.run(
+        [*command, "train.run_name=module"], capture_output=True, text=True, check=True
+    )
+    assert "train: done" in done.stderr
+    assert train.run(make_config(run_name="module"), workspace).status == "skipped"
+    torchrun = command_of(file, 2)
+    torchrun.remove("--for-a-stage")
+    for expected in ("train: done", "train: nothing new"):
+        done = subprocess.run(
+            [*torchrun, "train.run_name=both"], capture_output=True, text=True, check=True
+        )
+        assert expected in done.stderr
+    assert train.run(make_config(run_name="both"), workspace).status == "skipped"
+    wrong = subprocess.run([*command, "train.lr=no"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "train.lr" in wrong.stderr
