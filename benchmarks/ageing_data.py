@@ -35,8 +35,7 @@ class Scale:
         num_judge_people: People drawn for the evaluators.
         judge_steps: Steps of each evaluator.
         guidance_steps: Steps of each guidance network.
-        num_images: Length of the AgeTransformer's training, in images seen.
-        num_images_unet: Length of the U-Net's, likewise: at least as many CPU-seconds.
+        num_images: Length of both trainings, in images seen.
         num_chunks: Points of the learning curves.
         num_bootstrap: Resamples of the intervals.
     """
@@ -48,14 +47,13 @@ class Scale:
     num_judge_people: int = 2500
     judge_steps: int = 2200
     guidance_steps: int = 700
-    num_images: int = 10_000
-    num_images_unet: int = 10_000
+    num_images: int = 40_000
     num_chunks: int = 8
     num_bootstrap: int = 2000
 
 
 FULL = Scale()
-QUICK = Scale(60, 4, 8, 16, 80, 40, 30, 320, 240, 2, 200)
+QUICK = Scale(60, 4, 8, 16, 80, 40, 30, 240, 2, 200)
 
 
 @dataclass(frozen=True)

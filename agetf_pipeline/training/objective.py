@@ -16,7 +16,7 @@ from agetf_pipeline.age_transformer import losses
 from agetf_pipeline.age_transformer.discriminator import Discriminator
 from agetf_pipeline.age_transformer.model import AgeTransformer, Rendered
 from agetf_pipeline.config.train import LossWeights
-from agetf_pipeline.training.alignment import PairAligner, one_camera
+from agetf_pipeline.training.alignment import PairAligner
 from agetf_pipeline.training.distributed import average, weighted_mean
 from agetf_pipeline.training.guidance import Guidance
 
@@ -163,8 +163,6 @@ def _supervised(
         out["preservation"] = weighted_mean(losses.preservation_loss(image, source), counts)
     if weights.paired:
         where = losses.head_weights(source, target)
-        # In a series before one camera the whole picture can be compared.
-        where = torch.maximum(where, one_camera(source, target)[:, None, None, None])
         image, effort = aligner(image, source, target)
         values = (
             losses.pixel_loss(image, target, where)
