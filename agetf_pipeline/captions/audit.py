@@ -16,9 +16,9 @@ from agetf_pipeline.captions.flags import is_changed, is_usable, word_flags
 from agetf_pipeline.captions.versions import CaptionVersion
 from agetf_pipeline.config.caption import CaptionChecks
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.schemas import CAPTIONS, KEEP_LIST
+from agetf_pipeline.data.schemas import CAPTIONS
 from agetf_pipeline.data.streaming import SortedTable
-from agetf_pipeline.data.tables import read_table, table_path
+from agetf_pipeline.data.tables import table_path
 
 KINDS = ("image", "text")
 
@@ -109,15 +109,6 @@ def audit_captions(
         messages.append(
             f"{len(twins)} images share their embedding with another image: copies of one "
             "picture, or a network that does not look at it."
-        )
-    coverage, why = _coverage(workspace, partitions, rows)
-    figures["keep_list_coverage"] = coverage
-    if why is not None:
-        messages.append(why)
-    elif coverage is not None and coverage < checks.min_coverage:
-        messages.append(
-            f"{coverage:.1%} of the images of the keep-list have a usable caption, under "
-            f"{checks.min_coverage:.0%} (caption.checks.min_coverage): see the failed ones."
         )
     rows = rows.with_columns(
         embedding=pl.col("image_id").is_in(list(odd)), twin=pl.col("image_id").is_in(list(twins))
@@ -240,23 +231,6 @@ def _embedding_slices(
         columns = [*CAPTIONS.key, "status", *(f"{kind}_embedding" for kind in KINDS)]
         for rows in SortedTable(path, CAPTIONS).slices(columns):
             yield rows.filter(of_version(version))
-
-
-def _coverage(
-    workspace: Workspace, partitions: Sequence[str], rows: pl.DataFrame
-) -> tuple[float | None, str | None]:
-    """Return the share of kept images with a usable caption, or why it is not known."""
-    absent = [p for p in partitions if not table_path(workspace, KEEP_LIST, p).exists()]
-    if absent:
-        return None, (
-            f"How many images of the keep-list have captions is not known: {', '.join(absent)} "
-            "has no keep-list yet. Run the stage `filter`."
-        )
-    kept = read_table(workspace, KEEP_LIST, list(partitions)).filter("keep")
-    if not kept.height:
-        return None, "The keep-list keeps no image: there is nothing that captions could cover."
-    usable = rows.filter("usable").select("image_id")
-    return kept.join(usable, on="image_id", how="semi").height / kept.height, None
 
 
 def _with_flags(rows: pl.DataFrame, checks: CaptionChecks) -> pl.DataFrame:

@@ -130,5 +130,5 @@ def _data_uri(picture: np.ndarray) -> str:
 def _figure(name: str, value: float | None) -> str:
     if value is None:
         return "not known"
-    share = name.endswith(("_fraction", "_coverage"))
+    share = name.endswith("_fraction")
     return f"{value:.1%}" if share else f"{value:.4g}"

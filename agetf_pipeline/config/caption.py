@@ -39,7 +39,10 @@ class CaptionChecks(Section):
         description="Norms of embeddings further than this many times from the median are odd.",
     )
     min_coverage: float = Field(
-        default=0.95, ge=0, le=1, description="Images of the keep-list that have a usable caption."
+        default=0.95,
+        ge=0,
+        le=1,
+        description="Share of the kept images that should have a usable caption (stage assemble).",
     )
 
 

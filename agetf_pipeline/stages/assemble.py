@@ -35,7 +35,7 @@ from agetf_pipeline.data.tables import (
 from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "assemble"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 _SPLITS = ("train", "val", "test")
 
 
@@ -56,6 +56,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     version = recorded_version(workspace)
     settings = {
         "captions": version and version.name,
+        "min_caption_coverage": config.caption.checks.min_coverage,
         "assemble": config.assemble.settings(),
         "excluding_guards": sorted(config.recheck.excluding()),
     }
@@ -104,6 +105,8 @@ def _assemble(config: PipelineConfig, workspace: Workspace, partitions: list[str
         for name in config.assemble.split_fractions
         if not (manifest["split"] == name).any()
     ]
+    coverage, said = _caption_coverage(config, workspace, manifest)
+    messages += said
     path = write_table(workspace, TRAINING_MANIFEST, ALL_PARTITIONS, manifest)
     table = count_table(manifest)
     counts_path = workspace.stats / "training_manifest_counts.csv"
@@ -124,13 +127,30 @@ def _assemble(config: PipelineConfig, workspace: Workspace, partitions: list[str
     return StageReport(
         STAGE,
         counts=counts,
-        figures=effective,
+        figures={"caption_coverage": coverage, **effective},
         outputs={
             "training_manifest": workspace.relative(path),
             "counts_csv": workspace.relative(counts_path),
         },
         messages=messages,
     )
+
+
+def _caption_coverage(
+    config: PipelineConfig, workspace: Workspace, manifest: pl.DataFrame
+) -> tuple[float | None, list[str]]:
+    """Return the share of kept images with a caption in use, and what there is to say of it."""
+    if recorded_version(workspace) is None:
+        return None, ["no image has a caption: the stage 'caption' was not run"]
+    coverage = float(manifest["has_caption"].sum() / manifest.height)
+    least = config.caption.checks.min_coverage
+    if coverage >= least:
+        return coverage, []
+    return coverage, [
+        f"{coverage:.1%} of the kept images have a caption of the version in use, under "
+        f"{least:.0%} (caption.checks.min_coverage): run the stage 'caption' on every partition, "
+        "or see its failed rows"
+    ]
 
 
 def count_table(manifest: pl.DataFrame) -> pl.DataFrame:

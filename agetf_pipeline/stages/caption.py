@@ -3,8 +3,7 @@
 Reads the table `images`. Writes the table `captions`, batch by batch: what is there already for the
 same image, model and prompt is kept, and so is what other models and prompts gave. An image without
 a usable caption is a row with the reason. Beside the table: the embeddings mapped into memory,
-token grids where they are asked for, and a page to look at with what an audit of all captions found
-(which reads the table `keep_list`, where there is one, for its coverage).
+token grids where they are asked for, and a page to look at with what an audit of all captions found.
 """
 
 from pathlib import Path
@@ -17,7 +16,7 @@ from agetf_pipeline.core.devices import set_num_threads
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.incremental import IncrementalResult, update_table
-from agetf_pipeline.data.schemas import CAPTIONS, IMAGES, KEEP_LIST
+from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
 from agetf_pipeline.data.tables import read_table, table_hashes, table_path, to_frame
 from agetf_pipeline.experts.load import weights_hash
 from agetf_pipeline.stages.base import StageReport, run_once
@@ -45,7 +44,6 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
 
     require_janus(config)
     inputs = table_hashes(workspace, IMAGES, [partition])
-    inputs |= table_hashes(workspace, KEEP_LIST, [partition])
     inputs["weights/janus"] = weights_hash(config, workspace, "janus")
     version = current_version(config, workspace)
     settings = {

@@ -12,7 +12,7 @@ from agetf_pipeline.captions.language import is_foreign
 from agetf_pipeline.captions.versions import CaptionVersion
 from agetf_pipeline.config.caption import CaptionChecks
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.schemas import CAPTIONS, KEEP_LIST
+from agetf_pipeline.data.schemas import CAPTIONS
 from agetf_pipeline.data.tables import to_frame, write_table
 
 VERSION, OTHER = CaptionVersion("model", "prompt"), CaptionVersion("model", "other")
@@ -126,24 +126,9 @@ def test_embeddings_are_judged_by_their_norms_and_compared(tmp_path: Path) -> No
 def test_what_cannot_be_known_is_null_with_a_reason(tmp_path: Path) -> None:
     found = audit(tmp_path, [])
     assert set(found.figures.values()) == {None}
-    assert found.messages == [found.messages[0]]
-    assert "no keep-list yet" in found.messages[0]
+    assert found.messages == []
     nowhere = audit_captions(Workspace(tmp_path), ["caf/none"], VERSION, CaptionChecks())
     assert (nowhere.rows.height, nowhere.counts["num_usable"]) == (0, 0)
-
-
-def test_coverage_is_of_the_images_that_are_kept(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    kept = [
-        dict.fromkeys(KEEP_LIST.schema.names)
-        | {"image_id": name, "keep": keep, "reasons": [] if keep else ["x"]}
-        for name, keep in (("a", True), ("b", True), ("c", True), ("d", False), ("gone", True))
-    ]
-    write_table(workspace, KEEP_LIST, "ffhq_aging", to_frame(kept, KEEP_LIST))
-    rows = [row("a"), row("b"), row("c", None, status="failed", reason="x"), row("d")]
-    found = audit(tmp_path, rows)
-    assert found.figures["keep_list_coverage"] == 0.5
-    assert any("50.0% of the images of the keep-list" in message for message in found.messages)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def test_only_kept_images_and_identities_in_one_split(filtered):
     assert ffhq["identity"].n_unique() == ffhq.height
     assert manifest["enhanced_path"].null_count() == manifest.height
     assert not manifest["has_caption"].any()
+    assert report.figures["caption_coverage"] is None
+    assert any("the stage 'caption' was not run" in text for text in report.messages)
     assert report.counts["images"] == manifest.height
     assert sum(report.counts[name] for name in ("train", "val", "test")) == manifest.height
 
@@ -113,6 +115,8 @@ def test_enhanced_images_are_used_unless_flagged_or_unchecked(filtered, tmp_path
     assert "2 enhanced images are not used: they were not compared" in text
     captioned = manifest.filter("has_caption")["image_id"].to_list()
     assert captioned == [used]
+    assert report.figures["caption_coverage"] == 1 / manifest.height
+    assert "have a caption of the version in use, under 95% (caption.checks.min_coverage)" in text
     lenient = PipelineConfig(recheck=RecheckConfig(exclude_flagged=False))
     assert assemble.run(lenient, workspace).counts["enhanced"] == 4
 

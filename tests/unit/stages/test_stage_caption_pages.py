@@ -7,8 +7,6 @@ import pytest
 from agetf_pipeline.captions import captioner
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.schemas import IMAGES, KEEP_LIST
-from agetf_pipeline.data.tables import read_table, to_frame, write_table
 from agetf_pipeline.experts.janus_writing import Written
 from agetf_pipeline.stages import caption
 from assets.running import report_metadata
@@ -55,21 +53,6 @@ def test_the_page_of_a_partition_is_an_output_made_again_when_lost(workspace: Wo
     few = caption.run(make_config(num_examples=2), workspace, PARTITION)
     assert few.counts["num_computed"] == 0
     assert files["page"].read_text(encoding="utf-8").count("<article") == 2
-
-
-def test_a_keep_list_that_comes_later_is_covered_later(workspace: Workspace) -> None:
-    report = caption.run(make_config(), workspace, PARTITION)
-    assert report.figures["keep_list_coverage"] is None
-    assert any("no keep-list yet" in message for message in report.messages)
-    rows = [
-        dict.fromkeys(KEEP_LIST.schema.names) | {"image_id": image_id, "keep": True, "reasons": []}
-        for image_id in read_table(workspace, IMAGES, [PARTITION])["image_id"]
-    ]
-    write_table(workspace, KEEP_LIST, PARTITION, to_frame(rows, KEEP_LIST))
-    later = caption.run(make_config(), workspace, PARTITION)
-    assert later.figures["keep_list_coverage"] == 1
-    assert later.counts["num_computed"] == 0
-    assert caption.run(make_config(), workspace, PARTITION).status == "skipped"
 
 
 def test_a_stage_that_stops_leaves_a_page_to_see_why(
