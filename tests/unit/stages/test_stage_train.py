@@ -154,7 +154,6 @@ def test_what_a_process_says_reaches_the_user(workspace):
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused_at_once(workspace):
-    distill.run(make_config(), workspace)
     with pytest.raises(ConfigError, match="found 2 for 3"):
         train.run(make_config(num_processes=3), workspace)
 
