@@ -75,7 +75,7 @@ bench-moe: $(READY) ## The mixture on synthetic faces: better than its experts, 
 	@$(BIN)/python -m benchmarks.moe
 
 .PHONY: bench-ageing
-bench-ageing: $(READY) ## Renderings of synthetic people beside three baselines: an hour
+bench-ageing: $(READY) ## Renderings of synthetic people beside three baselines: an hour or more
 	@$(BIN)/python -m benchmarks.ageing
 
 .PHONY: bench-loader

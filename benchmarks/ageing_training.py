@@ -135,7 +135,7 @@ def train_unet(
         adversarial: Weight of the adversarial loss; FRAN's is 0.05 beside an L1 of weight 1.
     """
     torch.manual_seed(config.seed)
-    # Channels last: twice as fast on a CPU.
+    # Channels last: a third faster on a CPU.
     network = ResidualUNet(width).to(memory_format=torch.channels_last)
     average_of = ResidualUNet(width)
     judge = Discriminator(SIZES[MODEL])
