@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,7 @@ import torch
 from torch import Tensor
 
 from agetf_pipeline.age_transformer.discriminator import Discriminator
-from agetf_pipeline.age_transformer.losses import pixel_loss
 from agetf_pipeline.age_transformer.model import AgeTransformer
-from agetf_pipeline.age_transformer.renderer import to_tensor
 from agetf_pipeline.age_transformer.sizes import ModelSettings
 from agetf_pipeline.config.train import TrainConfig
 from agetf_pipeline.core.devices import computes_bf16
@@ -37,12 +36,14 @@ from agetf_pipeline.training.checkpoints import (
     resume,
     save_checkpoint,
 )
-from agetf_pipeline.training.dataset import Batch, FaceData, Sampler
+from agetf_pipeline.training.dataset import FaceData, Sampler
 from agetf_pipeline.training.distributed import World, average_values, rows_of, share, whole
 from agetf_pipeline.training.guidance import Guidance
+from agetf_pipeline.training.loading import BatchReader, Loaded, batches, to_device
 from agetf_pipeline.training.objective import StepData
 from agetf_pipeline.training.records import Board
 from agetf_pipeline.training.steps import shard, steps_of
+from agetf_pipeline.training.validation import is_due
 from agetf_pipeline.training.vlm_guidance import VlmGuidance
 
 _LOGGER = logging.getLogger(__name__)
@@ -67,8 +68,9 @@ class Run:
         record: What checkpoints say of where they come from, see `checkpoints.Origin`.
         card: What their averaged weights say of themselves.
         world: The processes that train, of which this is one.
-        validate: Measures the averaged model, in evaluation mode, on faces outside training; its
-            figures by name. Called in the first process.
+        validate: Measures the averaged model, in evaluation mode, on faces outside training:
+            figures by name, and a picture of a few faces, uint8 (H, W, 3), or None. Called in the
+            first process.
     """
 
     config: TrainConfig
@@ -85,7 +87,7 @@ class Run:
     record: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
-    validate: Callable[[AgeTransformer], dict[str, float]] | None = None
+    validate: Callable[[AgeTransformer], tuple[dict[str, float], np.ndarray | None]] | None = None
 
 
 def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
@@ -104,41 +106,65 @@ def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
     config, first = run.config, run.world.is_first
     state = new_state(run)
     resume(run.checkpoints, state, run.identity, config.num_images, first)
-    sampler = Sampler(run.data, config, run.anchors_years)
+    reader = _reader(run)
     board = Board(run.folder, state.num_images) if first else None
+    if board is not None and not state.num_images:
+        board.describe(run.record.get("config", {}))
     first_step, saved_s = state.step, time.monotonic()
+    last_step = state.step + -(-(config.num_images - state.num_images) // config.batch_size)
+    if stop_after_steps is not None:
+        last_step = min(last_step, first_step + stop_after_steps)
     sums: dict[str, list[float]] = {}
-    with Progress(f"train {config.run_name}", config.num_images, first) as progress:
+    pinned = run.device.type == "cuda"
+    with (
+        Progress(f"train {config.run_name}", config.num_images, first) as progress,
+        closing(
+            batches(reader, first_step, last_step, config.num_loader_workers, pinned)
+        ) as arriving,
+    ):
         progress.advance(state.num_images)
-        while state.num_images < config.num_images:
-            values = train_step(run, state, sampler)
+        logged_s = time.monotonic()
+        for loaded in arriving:
+            values = train_step(run, state, loaded, reader.sampler)
             for name, value in values.items():
                 sums.setdefault(name, []).append(value)
             progress.advance(config.batch_size, f"loss {values['loss']:.3f}")
-            if _passed(state.num_images, config.batch_size, config.log_every_images):
-                row = {name: float(np.mean(seen)) for name, seen in sums.items()}
-                if _passed(state.num_images, config.batch_size, config.validate_every_images):
-                    row |= _validate(run, state)
-                state.history.append({"num_images": float(state.num_images), **row})
-                if board is not None:
-                    board.log(row, state.num_images)
-                sums = {}
-                # Checkpoints fall on log points, so that no logged mean spans an interruption.
-                late = time.monotonic() - saved_s > config.checkpoint_every_s
-                if share(late or is_best(run.checkpoints, run.identity, state.figures)):
-                    path = _save(run, state)
-                    saved_s = time.monotonic()
-                    losses = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
-                    progress.advance(0, f"checkpoint {path}: {losses}", force=True)
-            if stop_after_steps is not None and state.step - first_step >= stop_after_steps:
-                break
+            if not _passed(state.num_images, config.batch_size, config.log_every_images):
+                continue
+            row = {name: float(np.mean(seen)) for name, seen in sums.items()}
+            num_seen = len(sums["loss"]) * config.batch_size
+            speed = {"images_per_s": num_seen / (time.monotonic() - logged_s)}
+            if is_due(state.num_images, config.batch_size, config.log_every_images,
+                      config.validate_every_images):  # fmt: skip
+                row |= _validate(run, state, board)
+            state.history.append({"num_images": float(state.num_images), **row})
+            if board is not None:
+                board.log({**row, **speed}, state.num_images)
+            sums = {}
+            # Checkpoints fall on log points, so that no logged mean spans an interruption.
+            late = time.monotonic() - saved_s > config.checkpoint_every_s
+            if share(late or is_best(run.checkpoints, run.identity, state.figures)):
+                path = _save(run, state)
+                saved_s = time.monotonic()
+                losses = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
+                progress.advance(0, f"checkpoint {path}: {losses}", force=True)
+            logged_s = time.monotonic()
     if state.step > first_step:
         if state.num_images >= config.num_images and not state.figures:
-            _validate(run, state)
+            _validate(run, state, board)
         _save(run, state)
     if board is not None:
         board.close()
     return state
+
+
+def _reader(run: Run) -> BatchReader:
+    """Return what reads this process's rows of every batch."""
+    config = run.config
+    sampler = Sampler(run.data, config, run.anchors_years)
+    # Whole batches are read as they lie; rows cost a selection.
+    rows = None if run.world.size == 1 else rows_of(run.world, config.batch_size)
+    return BatchReader(sampler, run.vlm, config.guidance_dropout, config.seed, rows)
 
 
 def new_state(run: Run) -> TrainState:
@@ -172,12 +198,11 @@ def new_state(run: Run) -> TrainState:
     )
 
 
-def train_step(run: Run, state: TrainState, sampler: Sampler) -> dict[str, float]:
+def train_step(run: Run, state: TrainState, loaded: Loaded, sampler: Sampler) -> dict[str, float]:
     """One step of generator and discriminator; returns the losses, over all processes."""
     config, device = run.config, run.device
     torch.manual_seed(config.seed * 1_000_003 + state.step)
-    batch = sampler.draw(state.step, rows_of(run.world, config.batch_size))
-    data = _to_step_data(run, state, batch)
+    data = _to_step_data(run, state, loaded)
     _set_lr(state.optimizer, config.lr * schedule(state.num_images, config))
     bf16 = uses_bf16(config, device)
     state.model.train()
@@ -223,37 +248,6 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     return computes_bf16(device)
 
 
-def measure_paired_l1(
-    model: AgeTransformer, data: FaceData, device: torch.device, max_pairs: int = 200
-) -> float | None:
-    """Return the mean L1 (0 to 2) between renderings and a subject's true pictures at other ages.
-
-    None where the split has no subject with two images. Degraded targets count as they are.
-    """
-    first, second = same_person_pairs(data, max_pairs)
-    if not len(first):
-        return None
-    every = np.ones(len(first), bool)
-    source = to_tensor(data.pick(first, every)).to(device)
-    target = to_tensor(data.pick(second, every)).to(device)
-    ages = torch.from_numpy(data.ages_years[second])[:, None].to(device)
-    with torch.inference_mode():
-        values = [
-            pixel_loss(model(source[i : i + 32], ages[i : i + 32]).image[:, 0], target[i : i + 32])
-            for i in range(0, len(first), 32)
-        ]
-    return float(torch.cat(values).mean())
-
-
-def same_person_pairs(data: FaceData, max_pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return items (source, target) of one person each, at most `max_pairs`, spread evenly."""
-    same = data.identities[:, None] == data.identities[None]
-    np.fill_diagonal(same, False)
-    first, second = np.nonzero(same)
-    keep = np.linspace(0, len(first) - 1, min(max_pairs, len(first))).astype(np.int64)
-    return first[keep], second[keep]
-
-
 def _discriminator_step(
     run: Run, state: TrainState, data: StepData, rendered: objective.Rendered, bf16: bool
 ) -> dict[str, float]:
@@ -273,10 +267,10 @@ def _discriminator_step(
     norm = torch.nn.utils.clip_grad_norm_(state.discriminator.parameters(), 5.0)
     if torch.isfinite(norm):
         state.optimizer_discriminator.step()
-    return average_values(parts, run.device)
+    return {**average_values(parts, run.device), "grad_norm_discriminator": float(norm)}
 
 
-def _validate(run: Run, state: TrainState) -> dict[str, float]:
+def _validate(run: Run, state: TrainState, board: Board | None) -> dict[str, float]:
     """Measure the average of the weights; every process is told the figures."""
     if run.validate is None:
         return {}
@@ -285,7 +279,9 @@ def _validate(run: Run, state: TrainState) -> dict[str, float]:
     if run.world.is_first:
         model = AgeTransformer(run.model_settings)
         model.load_state_dict(weights)
-        figures = run.validate(model.to(run.device).eval().requires_grad_(False))
+        figures, picture = run.validate(model.to(run.device).eval().requires_grad_(False))
+        if board is not None and picture is not None:
+            board.show("faces/validation", picture, state.num_images)
     state.figures = share(figures)
     return state.figures
 
@@ -296,30 +292,16 @@ def _save(run: Run, state: TrainState) -> Path:
     return save_checkpoint(run.checkpoints, state, origin, run.config.keep_last, run.world.is_first)
 
 
-def _to_step_data(run: Run, state: TrainState, batch: Batch) -> StepData:
+def _to_step_data(run: Run, state: TrainState, loaded: Loaded) -> StepData:
     """Put this process's rows of the batch on its device."""
-    device, config = run.device, run.config
-    B, A = batch.ages_years.shape
-    target = to_tensor(batch.targets.reshape(B * A, *batch.targets.shape[2:])).to(device)
+    config = run.config
+    on = to_device(loaded, run.device)
     progress = state.num_images / config.num_images
-    vlm = None
-    if run.vlm is not None:
-        vlm = torch.from_numpy(run.vlm.of(batch.indices))
-        # Drawn for the whole batch: whose guidance is dropped does not depend on the processes.
-        dropped = torch.rand(config.batch_size) < config.guidance_dropout
-        vlm[dropped[rows_of(run.world, config.batch_size)]] = float("nan")
-        vlm = vlm.to(device)
+    adversarial = config.losses.adversarial > 0 and progress >= config.adversarial_from
     return StepData(
-        to_tensor(batch.sources).to(device),
-        torch.from_numpy(batch.ages_years).to(device),
-        target.view(B, A, *target.shape[1:]),
-        torch.from_numpy(batch.has_target.astype(np.float32)).to(device),
-        torch.from_numpy(batch.variances_years2).to(device),
-        vlm,
-        progress,
-        state.step,
-        config.losses.adversarial > 0 and progress >= config.adversarial_from,
-    )
+        on.source, on.ages, on.target, on.has_target, on.variance, on.vlm, progress, state.step,
+        adversarial,
+    )  # fmt: skip
 
 
 def _stop_if_not_finite(

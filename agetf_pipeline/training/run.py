@@ -17,6 +17,7 @@ from agetf_pipeline.data.schemas import CAPTIONS, ENHANCED, IMAGES, TRAINING_MAN
 from agetf_pipeline.data.tables import read_table, table_hashes
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
     from agetf_pipeline.age_transformer.renderer import Renderer
@@ -30,7 +31,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _MIN_EFFECTIVE = 10.0
 _NOT_OF_THE_RESULT = (
     "checkpoint_every_s", "keep_last", "num_processes", "sharding", "num_loader_workers",
-    "init_from", "lpips_weights",
+    "init_from", "lpips_weights", "validate_every_images", "num_validation_faces",
 )  # fmt: skip
 """Settings that change nothing of the result, or paths whose content counts instead."""
 
@@ -155,7 +156,7 @@ def fit(
     from agetf_pipeline.age_transformer.model import AgeTransformer
     from agetf_pipeline.age_transformer.renderer import Renderer
     from agetf_pipeline.core.weights import load_state, save_weights
-    from agetf_pipeline.training import checkpoints, loop, records
+    from agetf_pipeline.training import checkpoints, loop, records, validation
     from agetf_pipeline.training.dataset import Sampler, effective_sizes, load_face_data
     from agetf_pipeline.training.distributed import World, whole
 
@@ -196,7 +197,8 @@ def fit(
             "num_parameters": sum(p.numel() for p in model.parameters()),
         },
         figures={
-            "val_paired_l1": state.figures.get("val_paired_l1"),
+            validation.PAIRED_L1: None,  # where nobody has two pictures
+            **state.figures,
             **{f"effective_images_at_{age:g}_years": round(n, 1) for age, n in sizes.items()},
         },
         outputs={name: workspace.relative(file) for name, file in outputs.items()},
@@ -234,10 +236,10 @@ def _prepare(
     from agetf_pipeline.checkpoints import require_verified
     from agetf_pipeline.core.devices import set_num_threads
     from agetf_pipeline.core.weights import read_state
-    from agetf_pipeline.training import distributed, loop
+    from agetf_pipeline.training import distributed, loop, validation
     from agetf_pipeline.training.checkpoints import git_commit
     from agetf_pipeline.training.dataset import load_face_data, read_anchors
-    from agetf_pipeline.training.guidance import load_guidance
+    from agetf_pipeline.training.guidance import load_guidance, lpips_message
     from agetf_pipeline.training.vlm_guidance import open_guidance
 
     train = config.train
@@ -262,16 +264,27 @@ def _prepare(
         require_verified(train.init_from, workspace, config.runtime)
     anchors = read_anchors(anchors_path(config, workspace))
 
-    def validate(model: AgeTransformer) -> dict[str, float]:
-        value = loop.measure_paired_l1(model, held_out, device)
-        return {} if value is None else {"val_paired_l1": value}
+    if train.lpips_weights is not None:
+        require_verified(train.lpips_weights, workspace, config.runtime)
+    guidance = load_guidance(workspace, device, train.lpips_weights if train.losses.lpips else None)
+    if said := lpips_message(train):
+        messages.append(said)
+    faces = validation.choose_faces(
+        held_out, anchors, train.num_validation_faces, train.num_sample_faces, seed=train.seed
+    )
+
+    def validate(model: AgeTransformer) -> "tuple[dict[str, float], np.ndarray | None]":
+        if faces is None:
+            return {}, None
+        figures = validation.measure(model, faces, guidance, device)
+        return figures, validation.draw_faces(model, faces, device)
 
     return loop.Run(
         train,
         settings,
         anchors,
         data,
-        load_guidance(workspace, device),
+        guidance,
         vlm,
         read_state(train.init_from) if train.init_from is not None else None,
         device,

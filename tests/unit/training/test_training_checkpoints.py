@@ -70,7 +70,7 @@ def test_the_last_and_the_best_are_kept_and_known_after_the_end(tmp_path):
     counts = iter(figures)
     run = replace(
         eager(tmp_path / "a", keep_last=1, validate_every_images=20),
-        validate=lambda _: {"val_paired_l1": figures[next(counts)]},
+        validate=lambda _: ({"val_paired_l1": figures[next(counts)]}, None),
     )
     state = loop.train(run)
     assert names(run.checkpoints) == ["images-00000040", "images-00000080"]
@@ -96,7 +96,7 @@ def test_the_best_is_written_when_it_is_measured_whatever_the_clock_says(tmp_pat
     values = iter((0.5, 0.2, 0.4, 0.3))
     run = replace(
         make_run(tmp_path, checkpoint_every_s=1e9, validate_every_images=20, keep_last=1),
-        validate=lambda _: {"val_paired_l1": next(values)},
+        validate=lambda _: ({"val_paired_l1": next(values)}, None),
     )
     loop.train(run)
     assert names(run.checkpoints) == ["images-00000040", "images-00000080"]

@@ -20,7 +20,7 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS, group_of
 from agetf_pipeline.data.schemas import CAPTIONS
 from agetf_pipeline.data.tables import to_frame, write_table
-from agetf_pipeline.training import guidance, loop
+from agetf_pipeline.training import guidance, loop, validation
 from agetf_pipeline.training.alignment import PairAligner
 from agetf_pipeline.training.checkpoints import Ema
 from agetf_pipeline.training.dataset import FaceData, Sampler
@@ -114,8 +114,10 @@ def test_a_few_faces_are_learned_by_heart(tmp_path):
     assert last["paired"] < 0.5 * first["paired"]
     assert last["reconstruction"] < first["reconstruction"]
     assert isinstance(state.model, loop.AgeTransformer)
-    before = loop.measure_paired_l1(loop.AgeTransformer(SMALL), run.data, run.device)
-    after = loop.measure_paired_l1(state.model, run.data, run.device)
+    pairs = validation.same_person_pairs(run.data, 100)
+    untrained = loop.AgeTransformer(SMALL)
+    before = validation.measure_paired_l1(untrained, run.data, pairs, run.device)
+    after = validation.measure_paired_l1(state.model, run.data, pairs, run.device)
     assert before is not None
     assert after is not None
     assert after < 0.6 * before
@@ -180,7 +182,7 @@ def test_ema_halves_the_past_after_its_half_life():
 
 def test_pairs_are_two_images_of_one_person():
     data = face_data()
-    first, second = loop.same_person_pairs(data, 100)
+    first, second = validation.same_person_pairs(data, 100)
     assert len(first) == 8
     assert (data.identities[first] == data.identities[second]).all()
     assert (first != second).all()
