@@ -3,7 +3,8 @@
 Reads the table `images`. Writes the table `captions`, batch by batch: what is there already for the
 same image, model and prompt is kept, and so is what other models and prompts gave. An image without
 a usable caption is a row with the reason. Beside the table: the embeddings mapped into memory,
-token grids where they are asked for, and a page to look at with what an audit of all captions found.
+token grids where they are asked for, and a page to look at, with what an audit of all captions
+found.
 """
 
 from pathlib import Path
