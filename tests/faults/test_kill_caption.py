@@ -1,17 +1,13 @@
 """The stage `caption` killed in the middle of a shard: at most one batch is asked for twice."""
 
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from caption_victim import CALLS, die_after_a_call, die_inside_a_write, run_stage
 from captioned_shard import BATCH, PARTITION, make_config, make_workspace
+from forked import KILLED, in_child, preload
 
 from agetf_pipeline.captions.cache import open_embeddings
 from agetf_pipeline.captions.versions import current_version
@@ -21,26 +17,8 @@ from agetf_pipeline.data.schemas import CAPTIONS
 from agetf_pipeline.data.tables import read_table, table_path
 
 NUM_IMAGES = 11  # three whole batches and two images
-KILLED = -signal.SIGKILL
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["caption_victim"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server_finds_the_tests() -> Iterator[None]:
-    """The server of the forks imports the preloaded module before it knows this process's path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        yield
-
-
-def in_child(function: Callable, *arguments: object) -> int:
-    child = _forks.Process(target=function, args=arguments)
-    child.start()
-    child.join()
-    assert child.exitcode in (0, KILLED)
-    return child.exitcode
+preload("caption_victim")
 
 
 @pytest.fixture(scope="module")

@@ -4,20 +4,17 @@ Children are forked from a server that has the networks' packages loaded, so tha
 kill is time at work.
 """
 
-import multiprocessing
 import os
 import random
 import shutil
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from enhance_victim import die_between_picture_and_sidecar, die_inside_a_write, run_stage
 from enhanced_shard import PARTITION, make_workspace, pictures_of, write_network
+from forked import KILLED, in_child, preload
 from PIL import Image
 
 from agetf_pipeline.core.hashing import hash_file
@@ -29,30 +26,8 @@ from agetf_pipeline.enhance.sidecar import read_sidecar
 
 NUM_IMAGES = 24
 NUM_KILLS = 12
-KILLED = -signal.SIGKILL
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["enhance_victim"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server_finds_the_tests() -> Iterator[None]:
-    """The server of the forks imports the preloaded module before it knows this process's path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        yield
-
-
-def in_child(function: Callable, *arguments: object, kill_after_s: float | None = None) -> int:
-    """Run in a process of its own; return its exit code, KILLED where it died of SIGKILL."""
-    child = _forks.Process(target=function, args=arguments)
-    child.start()
-    child.join(kill_after_s)
-    if child.is_alive():
-        child.kill()
-        child.join()
-    assert child.exitcode in (0, KILLED)
-    return child.exitcode
+preload("enhance_victim")
 
 
 @pytest.fixture(scope="module")

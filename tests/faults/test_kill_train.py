@@ -1,6 +1,5 @@
 """Training killed: inside the writing of a checkpoint, and with processes that it started."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import KILLED, in_child, preload
 from train_victim import (
     SETTINGS,
     die_before_the_rename,
@@ -24,26 +24,9 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.stages import distill, train
 from agetf_pipeline.training import checkpoints
 
-KILLED = -signal.SIGKILL
 PATIENCE_S = 240  # for a machine that does other things too
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["train_victim"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server_finds_the_tests() -> Iterator[None]:
-    """The server of the forks imports the preloaded module before it knows this process's path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        yield
-
-
-def in_child(function: Callable, *arguments: object) -> int | None:
-    child = _forks.Process(target=function, args=arguments)
-    child.start()
-    child.join()
-    return child.exitcode
+preload("train_victim")
 
 
 @pytest.fixture(scope="module")
