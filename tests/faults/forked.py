@@ -14,9 +14,7 @@ def preload(module: str) -> None:
     _forks.set_forkserver_preload([module])
 
 
-def in_child(
-    function: Callable, *arguments: object, kill_after_s: float | None = None
-) -> int:
+def in_child(function: Callable, *arguments: object, kill_after_s: float | None = None) -> int:
     """Run in a process of its own; return 0, or KILLED where it died of SIGKILL."""
     child = _forks.Process(target=function, args=arguments)
     child.start()
