@@ -8,15 +8,13 @@ twentieth of one step of lr 2e-3. Measured: 2e-7 at most with every loss on, 5e-
 2,304 with a single pair a batch. A mean that each process normalises by itself: 6e-3.
 """
 
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import FORKS, ensure_server, preload
 from several_processes import (
     few_pairs,
     outcome,
@@ -43,26 +41,18 @@ ALL_LOSSES = {
     "smoothness", "preservation", "discriminator", "r1",
 }  # fmt: skip
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["several_processes"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server_finds_the_tests() -> Iterator[None]:
-    """The server of the forks imports the preloaded module before it knows this process's path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        yield
+preload("several_processes")
 
 
 def in_two_processes(task: Callable, folder: Path, *arguments: object) -> list[tuple]:
     """Return (error, answer) of each process."""
+    ensure_server()
     started = []
     (folder / "meeting").unlink(missing_ok=True)
     for rank in range(2):
-        receiver, sender = _forks.Pipe(duplex=False)
+        receiver, sender = FORKS.Pipe(duplex=False)
         world = World(rank, 2, rank)
-        child = _forks.Process(target=process, args=(task, world, folder, sender, arguments))
+        child = FORKS.Process(target=process, args=(task, world, folder, sender, arguments))
         child.start()
         sender.close()
         started.append((child, receiver))
