@@ -307,7 +307,8 @@ def _table(
             ) + f", the rest {1000 * (middle['all'] - known):.1f} ms"
         )  # fmt: skip
     for size, texts in said.items():
-        pairs = [a == b for a, b in zip(alone, texts, strict=False)]
+        # One at a time takes long: it wrote of the first faces only.
+        pairs = [a == b for a, b in zip(alone, texts[: len(alone)], strict=True)]
         result["same"][str(size)] = sum(pairs) / len(pairs)
     print(f"  same captions in every batch: {min(result['same'].values()):.0%}", flush=True)
     return result

@@ -1,17 +1,14 @@
 """Captions from a grammar of ages: no word of age survives, what else was said does."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
+from age_grammar import GENDER, Case, Grammar, plain
+from age_oracle import BROKEN, FORBIDDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agetf_pipeline.captions.age_words import find_age_words, mentions_age, remove_age_words
-
-sys.path.insert(0, str(Path(__file__).parent))
-from age_grammar import BROKEN, FORBIDDEN, GENDER, Case, Grammar, plain
 
 NUM_CAPTIONS = 10_000
 KEPT_NUMBERS = re.compile(r"number 7 shirt|5 o'clock|3 piercings|1980s style")
