@@ -205,13 +205,13 @@ def interval(
     Source: locally weighted split conformal prediction, Lei et al. 2018, section 5.2; for the
     quantiles per group see `conformal`.
     """
-    from scipy.stats import norm
-
     if calibration.group_conformal is not None:
         return group_interval(age_N, sigma_N, np.array(calibration.group_conformal.quantiles))
 
     q = calibration.conformal_quantile
     if q is None:
+        from scipy.stats import norm  # slow to load, and not needed where there is a quantile
+
         q = float(norm.ppf(0.5 + calibration.interval_level / 2))
     low_N = np.maximum(age_N - q * sigma_N, 0.0)
     return low_N, np.minimum(age_N + q * sigma_N, MAX_AGE_YEARS)
