@@ -1,15 +1,23 @@
-"""Atomic files: a name appears with its whole content, or not at all."""
+"""Atomic files: a name appears with its whole content, or not at all.
 
+A process that is killed leaves the temporary file of the write it was in. Whoever first writes in
+that folder afterwards removes it: writers share a lock of the folder that the kernel frees with
+them, and who gets it alone knows that nobody's write is under way.
+"""
+
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 _TMP_PREFIX = ".tmp-"
+_swept: set[tuple[int, int]] = set()
+"""Folders (device, inode) that this process looked through for what a killed one left."""
 
 
 @contextmanager
@@ -26,19 +34,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         The path to write to, with the same suffix as `path` (libraries choose formats by it).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=_TMP_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        # mkstemp makes files private; what a run writes is as readable as any new file.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _writing_in(path.parent):
+        descriptor, name = tempfile.mkstemp(prefix=_TMP_PREFIX, suffix=path.suffix, dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            # mkstemp makes files private; what a run writes is as readable as any new file.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -53,18 +62,41 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path: Final folder. Its parents are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=path.parent))
+    with _writing_in(path.parent):
+        temporary = Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=path.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            _sync_folder(temporary)
+            if path.exists():
+                path.rename(temporary.with_name(f"{temporary.name}-old"))
+            temporary.rename(path)
+            _sync_folder(path.parent)
+        finally:
+            for leftover in (temporary, temporary.with_name(f"{temporary.name}-old")):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _writing_in(folder: Path) -> Iterator[None]:
+    """Share the folder's lock while the block runs; first remove what killed writers left there.
+
+    Each process looks through a folder once. A file system without such locks keeps the leftovers.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        _sync_folder(temporary)
-        if path.exists():
-            path.rename(temporary.with_name(f"{temporary.name}-old"))
-        temporary.rename(path)
-        _sync_folder(path.parent)
+        with suppress(OSError):
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) not in _swept:
+                with suppress(BlockingIOError):  # somebody is writing: another time
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _swept.add((status.st_dev, status.st_ino))
+                    remove_temporary_folders(folder)
+                    remove_temporary_files(folder)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
     finally:
-        for leftover in (temporary, temporary.with_name(f"{temporary.name}-old")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        os.close(descriptor)
 
 
 def remove_temporary_folders(folder: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.files import (
+    atomic_folder,
     atomic_path,
     read_json,
     remove_temporary_files,
@@ -72,6 +73,35 @@ def test_json_is_the_same_for_equal_values_and_has_no_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "c.json", {"a": float("nan")})
     assert not (tmp_path / "c.json").exists()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write_of_another_process(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    victim = context.Process(target=die_while_writing, args=(tmp_path,))
+    victim.start()
+    victim.join()
+    assert len([name for name in names(tmp_path) if name.startswith(".tmp-")]) == 2
+    heir = context.Process(target=write_text, args=(tmp_path / "other.txt", "new"))
+    heir.start()
+    heir.join()
+    assert names(tmp_path) == ["other.txt"]
+
+
+def die_while_writing(folder: Path) -> None:
+    with atomic_folder(folder / "folder"), atomic_path(folder / "file.txt") as temporary:
+        temporary.write_text("half")
+        os._exit(1)
+
+
+def test_a_write_under_way_is_no_leftover(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    with atomic_path(tmp_path / "slow.txt") as temporary:
+        temporary.write_text("slow")
+        other = context.Process(target=write_text, args=(tmp_path / "other.txt", "new"))
+        other.start()
+        other.join()
+        assert other.exitcode == 0
+    assert sorted(names(tmp_path)) == ["other.txt", "slow.txt"]
 
 
 def test_only_temporary_files_are_cleared(tmp_path):
