@@ -31,7 +31,11 @@ class TrainEvaluatorsConfig(Section):
         default=None, description="Weights of evaluation.networks.AgeEstimator to use instead."
     )
     identity_embedder_weights: Path | None = Field(
-        default=None, description="Weights of evaluation.networks.IdentityEmbedder, likewise."
+        default=None,
+        description="An AdaFace or ArcFace checkpoint, or an embedder of this project, likewise.",
+    )
+    attribute_classifier_weights: Path | None = Field(
+        default=None, description="Weights of evaluation.attributes.AttributeClassifier, likewise."
     )
     seed: int = 2
 
@@ -39,8 +43,27 @@ class TrainEvaluatorsConfig(Section):
 class EvaluateConfig(Section):
     """What is rendered and measured."""
 
-    num_faces: int = Field(default=64, ge=1, description="Held-out faces rendered at every anchor.")
+    num_faces: int = Field(
+        default=300, ge=1, description="Held-out faces rendered at every anchor."
+    )
     num_grid_faces: int = Field(default=8, ge=1)
+    num_cases: int = Field(
+        default=4, ge=1, description="Faces shown of the best, the median and the worst cases."
+    )
+    read_by_mixture: bool = Field(
+        default=True,
+        description="Renderings are read by the mixture of experts, too; costly without a GPU.",
+    )
+    inception_weights: Path | None = Field(
+        default=None, description="InceptionV3 as FID uses it; without it FID and KID are null."
+    )
+    alexnet_weights: Path | None = Field(
+        default=None, description="torchvision's AlexNet; without it LPIPS is null."
+    )
+    compare_with_champion: bool = Field(
+        default=True,
+        description="The registry's champion renders the same faces, for the paired differences.",
+    )
     num_bootstrap: int = Field(default=500, ge=10)
     interval_level: float = Field(default=0.95, gt=0, lt=1)
     min_cell: int = Field(default=30, ge=1, description="Smaller cells are suppressed.")

@@ -6,12 +6,33 @@ from agetf_pipeline.config.base import Section
 
 
 class GatesConfig(Section):
-    """How much worse than the champion a new version may measure and still take its place."""
+    """How much worse than the champion a new version may be and still take its place.
 
-    max_age_mae_increase_years: float = Field(default=0.0, ge=0)
-    max_age_spearman_decrease: float = Field(default=0.0, ge=0)
+    A gate holds where the interval of the paired difference, on the same faces and by the same
+    evaluators, excludes a loss beyond its margin: its worse end lies inside.
+    """
+
+    max_age_mae_increase_years: float = Field(
+        default=0.5, ge=0, description="Of renderings, by the estimator outside training."
+    )
     max_identity_decrease: float = Field(
-        default=0.0, ge=0, description="Cosine similarity to the source."
+        default=0.01, ge=0, description="Cosine similarity to the source."
+    )
+    max_ssim_decrease: float = Field(
+        default=0.01, ge=0, description="Of the source rendered at its own age."
+    )
+    max_lpips_increase: float = Field(
+        default=0.01, ge=0, description="Likewise; where LPIPS was measured."
+    )
+    max_face_found_decrease: float = Field(
+        default=0.02, ge=0, description="Share of renderings in which a face is found."
+    )
+    max_group_age_mae_increase_years: float = Field(
+        default=3.0, ge=0, description="In any age group or demographic group."
+    )
+    max_group_identity_decrease: float = Field(default=0.05, ge=0, description="Likewise.")
+    max_label_mae_increase_years: float = Field(
+        default=0.25, ge=0, description="Of the mixture: its labels against the truth."
     )
 
 
@@ -23,6 +44,10 @@ class RegisterConfig(Section):
     )
     experiment: str = "age-transformer"
     model_name: str = Field(default="age-transformer", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    mixture_name: str = Field(default="age-mixture", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    register_mixture: bool = Field(
+        default=True, description="The experts' weights are copied into the registry with it."
+    )
     gates: GatesConfig = GatesConfig()
 
 
