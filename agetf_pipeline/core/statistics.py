@@ -5,7 +5,7 @@ Images of one person are not independent, so whole identities are drawn, never s
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Measure:
         unit: `years`, `dB`, or empty.
         synthetic: Whether it was measured on synthetic faces.
         reason: Why there is no value or no interval.
+        note: What a reader of the value has to know, such as which cell it is of.
     """
 
     value: float | None
@@ -37,10 +38,15 @@ class Measure:
     unit: str = ""
     synthetic: bool = False
     reason: str | None = None
+    note: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-compatible values."""
         return asdict(self)
+
+    def noted(self, note: str) -> "Measure":
+        """Return the figure with a note."""
+        return replace(self, note=note)
 
 
 @dataclass(frozen=True)
