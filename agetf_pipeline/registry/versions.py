@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CHALLENGER, CHAMPION = "challenger", "champion"
 WEIGHTS_TAG = "agetf.weights_sha256"
 JUDGES_TAG = "agetf.evaluators"
+COMPARED_TAG = "agetf.compared_with_version"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,19 @@ def find_alias(client: "MlflowClient", model_name: str, alias: str) -> "ModelVer
         return client.get_model_version_by_alias(model_name, alias)
     except MlflowException as error:
         # A missing alias is reported as an invalid parameter, a missing model as absent.
+        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            return None
+        raise
+
+
+def get_version(client: "MlflowClient", model_name: str, number: str) -> "ModelVersion | None":
+    """Return a version by its number, or None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(model_name, number)
+    except MlflowException as error:
+        # A number that cannot be one is reported as an invalid parameter.
         if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             return None
         raise
