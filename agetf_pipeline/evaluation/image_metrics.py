@@ -1,15 +1,11 @@
-"""Image metrics against a reference: PSNR and SSIM. LPIPS needs weights that nobody supplied."""
+"""Image metrics without any network: PSNR and SSIM against a reference, and sharpness."""
 
 import numpy as np
 
-LPIPS_REASON = (
-    "LPIPS needs AlexNet and its linear heads, which are not part of this repository: supply "
-    "models/evaluators/lpips_alex.safetensors"
-)
-KID_REASON = (
-    "KID needs Inception-v3 features, which are not part of this repository: supply "
-    "models/evaluators/inception_v3_fid.safetensors"
-)
+from agetf_pipeline.evaluation.inception import KID_REASON
+from agetf_pipeline.evaluation.perceptual import LPIPS_REASON
+
+__all__ = ["KID_REASON", "LPIPS_REASON", "psnr", "resize_bicubic", "sharpness", "ssim"]
 
 
 def psnr(images: np.ndarray, references: np.ndarray) -> np.ndarray:
