@@ -16,13 +16,13 @@ class InputFace:
     """One photograph: its aligned face, or why there is none.
 
     Attributes:
-        path: The file.
+        path: The file; None where its bytes were given.
         face: uint8 (H, H, 3), RGB; None where there is no usable face.
         reason: Why there is no face; None where there is one.
         flags: What a person may want to know: `several_faces`, `exif_rotated`...
     """
 
-    path: Path
+    path: Path | None
     face: np.ndarray | None
     reason: str | None
     flags: tuple[str, ...] = ()
@@ -56,19 +56,20 @@ def find_all(sources: Iterable[Path]) -> list[Path]:
     return [path for source in sources for path in find_files(source)]
 
 
-def read_face(path: Path, aligned: bool) -> InputFace:
+def read_face(source: Path | bytes, aligned: bool) -> InputFace:
     """Read one photograph and cut out its face.
 
     Args:
-        path: The file.
+        source: The file, or its bytes.
         aligned: Whether the face fills the picture already; otherwise it is found.
     """
     from agetf_pipeline.data.faces import default_detector, find_and_crop
     from agetf_pipeline.data.photos import middle_square
     from agetf_pipeline.data.probe import Limits, Rejection, probe
 
+    path = None if isinstance(source, bytes) else source
     try:
-        probed = probe(path.read_bytes(), Limits())
+        probed = probe(source if isinstance(source, bytes) else source.read_bytes(), Limits())
     except OSError as error:
         return InputFace(path, None, f"The file cannot be read: {error.strerror}.")
     if isinstance(probed, Rejection):

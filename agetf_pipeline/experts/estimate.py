@@ -19,7 +19,7 @@ from agetf_pipeline.moe.calibration import Calibration, load_calibration, uncali
 _LOGGER = logging.getLogger(__name__)
 
 SCHEMA: dict[str, pl.DataType] = {
-    "path": pl.String(),
+    "path": pl.String(),  # null where the photograph's bytes were given
     "flags": pl.String(),  # several_faces, exif_rotated...; separated by commas
     "age_years": pl.Float32(),  # null where `reason` says why
     "variance_years2": pl.Float32(),
@@ -44,7 +44,7 @@ _OF_LABEL = [
 
 @dataclass(frozen=True)
 class _Photograph:
-    path: Path
+    path: Path | None
     flags: tuple[str, ...]
     face: np.ndarray | None
     reason: str | None
@@ -66,16 +66,60 @@ def estimate_ages(
     if not isinstance(config, PipelineConfig):
         config = load_config(Path(config))
     workspace = workspace or workspace_of(config)
-    experts = _load(config, workspace)
-    calibration = calibration_of(config, workspace)
-    note = _note(experts, calibration)
+    estimator = load_estimator(config, workspace)
     frames = [pl.DataFrame(schema=SCHEMA)]
     with Progress("estimating ages", len(files)) as progress:
-        for chunk in _read_ahead(files, config, aligned):
-            labels = _label(chunk, experts, calibration, config)
-            frames.append(_rows(chunk, labels, calibration.calibrated, note))
-            progress.advance(len(chunk))
+        for rows in estimator.estimate(files, aligned):
+            frames.append(rows)
+            progress.advance(rows.height)
     return pl.concat(frames)
+
+
+@dataclass(frozen=True)
+class AgeEstimator:
+    """Experts and their mixture, loaded once for many photographs.
+
+    Attributes:
+        config: What they were loaded with.
+        experts: The experts, in the order of their names.
+        calibration: The mixture's.
+        note: What a reader of its ages has to know; None where there is nothing to say.
+    """
+
+    config: PipelineConfig
+    experts: list[AgeExpert]
+    calibration: Calibration
+    note: str | None
+
+    def estimate(
+        self, sources: Sequence[Path | bytes], aligned: bool = False
+    ) -> Iterator[pl.DataFrame]:
+        """Yield rows of `SCHEMA`, one a photograph, a chunk at a time in the order given.
+
+        Args:
+            sources: Files, or their bytes.
+            aligned: Whether the faces fill the pictures already; otherwise they are found.
+        """
+        for chunk in _read_ahead(sources, self.config, aligned):
+            labels = _label(chunk, self.experts, self.calibration, self.config)
+            yield _rows(chunk, labels, self.calibration.calibrated, self.note)
+
+    def estimate_all(self, sources: Sequence[Path | bytes], aligned: bool = False) -> pl.DataFrame:
+        """Return all rows of `estimate` at once."""
+        return pl.concat([pl.DataFrame(schema=SCHEMA), *self.estimate(sources, aligned)])
+
+
+def load_estimator(config: PipelineConfig, workspace: Workspace) -> AgeEstimator:
+    """Load the configured experts and the mixture's calibration.
+
+    Raises:
+        ConfigError: The config names no expert.
+        WeightsError: Weights are absent, damaged, or of another architecture.
+        DataError: The calibration is damaged, or the one that the config names is absent.
+    """
+    experts = _load(config, workspace)
+    calibration = calibration_of(config, workspace)
+    return AgeEstimator(config, experts, calibration, _note(experts, calibration))
 
 
 def calibration_of(config: PipelineConfig, workspace: Workspace) -> Calibration:
@@ -127,7 +171,7 @@ def _note(experts: list[AgeExpert], calibration: Calibration) -> str | None:
 
 
 def _read_ahead(
-    files: list[Path], config: PipelineConfig, aligned: bool
+    sources: Sequence[Path | bytes], config: PipelineConfig, aligned: bool
 ) -> Iterator[list[_Photograph]]:
     from agetf_pipeline.core.background import map_ahead
     from agetf_pipeline.experts.batching import batch_sizes
@@ -135,16 +179,16 @@ def _read_ahead(
     # As large as the experts take it, as the stage 'predict' does.
     size_px = max(expert.input_px for expert in config.train_experts.experts.values())
     size = max(batch_sizes(config).values())
-    chunks = (files[start : start + size] for start in range(0, len(files), size))
-    return map_ahead(lambda some: [_read(path, aligned, size_px) for path in some], chunks)
+    chunks = (sources[start : start + size] for start in range(0, len(sources), size))
+    return map_ahead(lambda some: [_read(one, aligned, size_px) for one in some], chunks)
 
 
-def _read(path: Path, aligned: bool, size_px: int) -> _Photograph:
+def _read(source: Path | bytes, aligned: bool, size_px: int) -> _Photograph:
     from agetf_pipeline.data.images import resize_rgb
 
-    found = read_face(path, aligned)
+    found = read_face(source, aligned)
     face = None if found.face is None else resize_rgb(found.face, size_px)
-    return _Photograph(path, found.flags, face, found.reason)
+    return _Photograph(found.path, found.flags, face, found.reason)
 
 
 def _label(
@@ -189,7 +233,7 @@ def _rows(
         label = labels.get(place, {})
         rows.append(
             {
-                "path": str(taken.path),
+                "path": None if taken.path is None else str(taken.path),
                 "flags": ", ".join(taken.flags),
                 **{name: label.get(name) for name in _OF_LABEL},
                 "calibrated": calibrated,

@@ -1,6 +1,7 @@
 """The AgeTransformer packed as an MLflow model: code, weights, signature, input example."""
 
 import io
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 
 MODEL_ARTIFACT = "model"
 WEIGHTS_ARTIFACT = "weights"
-_REQUIREMENTS = (
+PACKAGE = Path(__file__).parents[1]
+"""Logged with each model: whoever loads one needs no copy of this repository."""
+
+_BASE_REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "polars", "pyarrow", "pydantic", "pyyaml",
     "safetensors", "torch",
 )  # fmt: skip
+_REQUIREMENTS = ("opencv-python-headless",)
 
 
 def log_model(run_id: str, weights: Path, anchors_years: tuple[float, ...], size_px: int) -> str:
@@ -33,17 +38,15 @@ def log_model(run_id: str, weights: Path, anchors_years: tuple[float, ...], size
         The logged model's URI, which a registered version can be made from.
     """
     mlflow = import_mlflow()
-    package = Path(__file__).parents[1]
     with mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name=MODEL_ARTIFACT,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={WEIGHTS_ARTIFACT: str(weights)},
-            code_paths=[str(package)],
+            code_paths=[str(PACKAGE)],
             signature=signature(anchors_years),
             input_example=input_example(size_px, anchors_years),
-            # Given, not inferred: inference would load the model in a second process.
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS],
+            pip_requirements=requirements(_REQUIREMENTS),
         )
     return info.model_uri
 
@@ -70,10 +73,29 @@ def signature(anchors_years: tuple[float, ...]) -> "ModelSignature":
 def input_example(size_px: int, anchors_years: tuple[float, ...]) -> Any:
     """Return an example of the input: a plain grey gradient, no face of anybody, and ages."""
     import pandas as pd
+
+    return pd.DataFrame({"image": [grey_png(size_px)]}), {"ages": list(anchors_years[:2])}
+
+
+def grey_png(size_px: int) -> bytes:
+    """Return a PNG of a square grey gradient."""
     from PIL import Image
 
     ramp = np.linspace(64, 192, size_px).astype(np.uint8)
     picture = np.repeat(np.tile(ramp, (size_px, 1))[:, :, None], 3, axis=2)
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG")
-    return pd.DataFrame({"image": [stream.getvalue()]}), {"ages": list(anchors_years[:2])}
+    return stream.getvalue()
+
+
+def requirements(further: Iterable[str] = ()) -> list[str]:
+    """Return what the logged code imports, each in the version at hand, for MLflow to install.
+
+    Given, not inferred: inference would load the model in a second process. A build's own suffix
+    is left out (`2.11.0+cpu`): package indices know the release alone.
+
+    Args:
+        further: Distributions beside those that every model needs.
+    """
+    names = sorted({*_BASE_REQUIREMENTS, *further})
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
