@@ -123,11 +123,25 @@ def read_published(path: Path) -> tuple[IRNet, str]:
             f"{known}; found {num_blocks} blocks named body.*. Supply an AdaFace checkpoint, such "
             "as adaface-ir50 (`agetf models list`), or an identity embedder of this project."
         )
-    with torch.device("meta"):
-        module = IRNet(BLOCKS[names[num_blocks]])
-    module = module.to_empty(device="cpu")
+    module = build_published(names[num_blocks])
     load_state(module, state, str(path))
     return module, names[num_blocks]
+
+
+def build_published(architecture: str) -> IRNet:
+    """Return a network of a named architecture on the CPU, its weights not yet set.
+
+    Raises:
+        WeightsError: There is no such architecture.
+    """
+    if architecture not in BLOCKS:
+        raise WeightsError(
+            f"Expected an AdaFace architecture among {', '.join(BLOCKS)}; found {architecture!r}. "
+            "Supply the checkpoint again."
+        )
+    with torch.device("meta"):
+        module = IRNet(BLOCKS[architecture])
+    return module.to_empty(device="cpu")
 
 
 def network_state(checkpoint: Mapping) -> dict[str, Tensor]:
