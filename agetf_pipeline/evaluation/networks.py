@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NUM_AGE_BINS = 101
-_GRID = 4
+GRID = 4
 
 
 class ResidualBlock(nn.Module):
@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         return F.silu(h + self.shortcut(F.avg_pool2d(x_BCHW, 2)))
 
 
-def _trunk(width: int) -> nn.Sequential:
+def trunk(width: int) -> nn.Sequential:
     """Three residual blocks after a strided stem: 1/16 of the size, 4 * width channels."""
     return nn.Sequential(
         nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False),
@@ -52,15 +52,15 @@ class AgeEstimator(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.trunk = _trunk(width)
+        self.trunk = trunk(width)
         self.head = nn.Sequential(
-            nn.Linear(4 * width * _GRID**2, 8 * width), nn.SiLU(),
+            nn.Linear(4 * width * GRID**2, 8 * width), nn.SiLU(),
             nn.Linear(8 * width, NUM_AGE_BINS),
         )  # fmt: skip
 
     def forward(self, faces_BCHW: Tensor) -> Tensor:
         """Return log-probabilities of the ages (B, K) from faces in [-1, 1]."""
-        features = F.adaptive_avg_pool2d(self.trunk(faces_BCHW), _GRID)
+        features = F.adaptive_avg_pool2d(self.trunk(faces_BCHW), GRID)
         return self.head(features.flatten(1)).log_softmax(dim=-1)
 
 
@@ -69,9 +69,9 @@ class IdentityEmbedder(nn.Module):
 
     def __init__(self, width: int, embedding_dim: int) -> None:
         super().__init__()
-        self.trunk = _trunk(width)
+        self.trunk = trunk(width)
         self.exponent = nn.Parameter(torch.tensor(3.0))
-        self.project = nn.Linear(4 * width * _GRID**2, embedding_dim, bias=False)
+        self.project = nn.Linear(4 * width * GRID**2, embedding_dim, bias=False)
         self.norm = nn.BatchNorm1d(embedding_dim)
 
     def forward(self, faces_BCHW: Tensor) -> Tensor:
@@ -81,5 +81,5 @@ class IdentityEmbedder(nn.Module):
         # SiLU's small negative values are shifted out before the power.
         exponent = self.exponent.clamp(1.0, 8.0)
         powered = (features + 0.3).clamp(min=1e-4).pow(exponent)
-        pooled = F.adaptive_avg_pool2d(powered, _GRID).pow(1.0 / exponent)
+        pooled = F.adaptive_avg_pool2d(powered, GRID).pow(1.0 / exponent)
         return F.normalize(self.norm(self.project(pooled.flatten(1))), dim=-1)
