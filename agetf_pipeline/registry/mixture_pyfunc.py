@@ -10,6 +10,8 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from agetf_pipeline.registry.requests import picture_bytes
+
 
 class MixtureModel(PythonModel):
     """Reads ages as `agetf estimate-age` does."""
@@ -48,15 +50,10 @@ class MixtureModel(PythonModel):
         """
         from agetf_pipeline.registry.mixture_columns import to_table
 
-        pictures = [_bytes_of(value) for value in model_input["image"]]
+        pictures = [picture_bytes(value) for value in model_input["image"]]
         aligned = bool((params or {}).get("aligned", False))
         with self._lock:
             return to_table(self._estimator.estimate_all(pictures, aligned))
-
-
-def _bytes_of(value: Any) -> bytes:
-    """Return the bytes given; none for what is not bytes: such a row gets its reason."""
-    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else b""
 
 
 set_model(MixtureModel())

@@ -52,7 +52,7 @@ def log_model(run_id: str, weights: Path, anchors_years: tuple[float, ...], size
 
 
 def signature(anchors_years: tuple[float, ...]) -> "ModelSignature":
-    """Return the model's signature: `image` bytes and `ages` in, indexed PNG bytes out."""
+    """Return the model's signature: `image` bytes and params in, indexed PNG bytes out."""
     import_mlflow()
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -66,7 +66,13 @@ def signature(anchors_years: tuple[float, ...]) -> "ModelSignature":
                 ColSpec(DataType.binary, "image"),
             ]
         ),
-        params=ParamSchema([ParamSpec("ages", DataType.double, list(anchors_years), (-1,))]),
+        params=ParamSchema(
+            [
+                ParamSpec("ages", DataType.double, list(anchors_years), (-1,)),
+                ParamSpec("aligned", DataType.boolean, True),
+                ParamSpec("face", DataType.string, "only"),
+            ]
+        ),
     )
 
 

@@ -4,6 +4,7 @@ MLflow runs this file when the model is loaded (models from code): no pickle is 
 """
 
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.registry.requests import Refusal, picture_bytes
+
+_COLUMNS = ["image_index", "age_years", "image"]
+_MAX_AGES = 101  # every year from 0 to 100; they pass through the decoder at once
 
 
 class AgeTransformerModel(PythonModel):
@@ -24,6 +29,8 @@ class AgeTransformerModel(PythonModel):
         from agetf_pipeline.age_transformer.renderer import Renderer
 
         self._renderer = Renderer.load(Path(context.artifacts["weights"]))
+        # The server calls from several threads, and OpenCV's face detector stands only one.
+        self._lock = threading.Lock()
 
     def predict(
         self,
@@ -35,44 +42,73 @@ class AgeTransformerModel(PythonModel):
 
         Args:
             context: Of MLflow.
-            model_input: Column `image`: the bytes of a PNG or JPEG, an aligned face.
-            params: `ages`: ages in years, 0 to 100; empty: the model's anchors.
+            model_input: Column `image`: the bytes of a JPEG, PNG or WebP file.
+            params: `ages`: ages in years, 0 to 100; empty: the model's anchors. `aligned`: the
+                images are aligned faces (the default); otherwise the face is found, as FFHQ does
+                it. `face`: of several faces that are found `largest`, or the number of one; `only`
+                refuses to choose.
 
         Returns:
-            A row per image and age: `image_index`, `age_years`, `image` (PNG bytes).
+            A row per image and age: `image_index`, `age_years`, `image` (PNG bytes). All ages of
+            the first image come first, in the order asked for, then those of the next.
 
         Raises:
-            DataError: An image cannot be read, or an age lies outside 0 to 100.
+            Refusal: An image cannot be read or shows no face, or an age lies outside 0 to
+                100. It says which and what was expected; a server answers with status 400.
         """
+        asked = params or {}
+        try:
+            with self._lock:
+                return self._render(model_input["image"], asked)
+        except DataError as error:
+            raise Refusal(str(error)) from error
+
+    def _render(self, images: pd.Series, asked: dict[str, Any]) -> pd.DataFrame:
         from agetf_pipeline.data.images import resize_rgb
 
-        ages = [float(age) for age in (params or {}).get("ages", [])]
+        ages = [float(age) for age in asked.get("ages", [])]
         ages = ages or [float(age) for age in self._renderer.settings.anchors_years]
+        if len(ages) > _MAX_AGES:
+            raise DataError(
+                f"Expected at most {_MAX_AGES} ages; found {len(ages)}. Ask more than once."
+            )
+        aligned, choice = bool(asked.get("aligned", True)), str(asked.get("face", "only"))
+        # All are read before any is rendered: a bad one is said at once. Of a large photograph
+        # only its small face stays in memory.
+        faces = [
+            resize_rgb(_face(data, index, aligned, choice), self._renderer.size_px)
+            for index, data in enumerate(images)
+        ]
         rows = []
-        for index, data in enumerate(model_input["image"]):
-            face = resize_rgb(_decode(data, index), self._renderer.size_px)
-            for age, image in zip(ages, self._renderer.render(face[None], ages)[0], strict=True):
-                rows.append({"image_index": index, "age_years": age, "image": _encode(image)})
-        return pd.DataFrame(rows, columns=["image_index", "age_years", "image"])
+        for index, face in enumerate(faces):
+            renderings = self._renderer.render(face[None], ages)[0]
+            for age, image in zip(ages, renderings, strict=True):
+                rows.append((index, age, _encode(image)))
+        return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _decode(data: Any, index: int) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+def _face(data: Any, index: int, aligned: bool, choice: str) -> np.ndarray:
+    """Return the face in an image's bytes, uint8 (H, H, 3), RGB."""
+    from agetf_pipeline.data.photos import face_of_photo
+    from agetf_pipeline.data.probe import Limits, Rejection, probe
 
-    from agetf_pipeline.data.images import to_rgb
-
-    try:
-        with Image.open(io.BytesIO(bytes(data)), formats=("PNG", "JPEG", "WEBP")) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise DataError(
-                    f"Expected at most {_MAX_PIXELS} pixels in image {index}; found "
-                    f"{image.width} x {image.height}. Crop and shrink it to the face."
-                )
-            return np.asarray(to_rgb(image))
-    except (OSError, ValueError, SyntaxError, TypeError, UnidentifiedImageError) as error:
+    if choice not in ("only", "largest") and not choice.isdecimal():
         raise DataError(
-            f"Expected the bytes of a PNG or JPEG in image {index}; found: {error}. Give the "
-            "file's bytes (base64 over HTTP)."
+            f"Expected the param face to be only, largest or a number from 1; found {choice!r}."
+        )
+    data = picture_bytes(data)
+    probed = probe(data, Limits())
+    if isinstance(probed, Rejection):
+        raise DataError(
+            f"Expected the bytes of a JPEG, PNG or WebP file in image {index} (base64 over HTTP); "
+            f"found {len(data)} bytes: {probed.detail}"
+        )
+    try:
+        which = int(choice) if choice.isdecimal() else choice
+        return face_of_photo(probed[1], aligned, which).rgb  # type: ignore[arg-type]
+    except DataError as error:
+        raise DataError(
+            f"Image {index}: {error} (Of this model these are the params aligned and face.)"
         ) from error
 
 
@@ -83,7 +119,5 @@ def _encode(image: np.ndarray) -> bytes:
     Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()
 
-
-_MAX_PIXELS = 40_000_000
 
 set_model(AgeTransformerModel())
