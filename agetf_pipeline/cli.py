@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.captions import add_parsers as add_captions_parsers
     from agetf_pipeline.commands.model import add_parsers as add_model_parsers
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
+    from agetf_pipeline.commands.registry import add_parsers as add_registry_parsers
     from agetf_pipeline.commands.render import add_arguments as add_render_arguments
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
@@ -127,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_captions_parsers(captions, configured)
     captions.set_defaults(run=_captions)
+
+    registry = commands.add_parser(
+        "registry", help="the models in MLflow: list, show, promote, rollback"
+    )
+    add_registry_parsers(registry, located)
+    registry.set_defaults(run=_registry)
     return parser
 
 
@@ -258,6 +265,12 @@ def _models(options: argparse.Namespace) -> int:
 
 def _captions(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.captions import run
+
+    return run(options, say=print)
+
+
+def _registry(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.registry import run
 
     return run(options, say=print)
 

@@ -2,15 +2,21 @@
 
 import logging
 import os
+import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+
+_ODD = re.compile(r"[^\w./ :-]")
+"""What MLflow refuses in the name of a metric."""
 
 _ENVIRONMENT = {
     # No usage reports, no unpickling of what a registry hands out, and no git executable needed.
@@ -47,6 +53,9 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
     """Point mlflow at a tracking server while the block runs; give a client of it.
 
     The former URIs are put back, so that other users of mlflow in the process keep theirs.
+
+    Raises:
+        StageError: MLflow reports an error that the block does not handle.
     """
     mlflow = import_mlflow()
     former = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
@@ -56,6 +65,11 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
             mlflow.set_tracking_uri(tracking_uri)
             mlflow.set_registry_uri(tracking_uri)
             yield mlflow.MlflowClient(tracking_uri, tracking_uri)
+    except mlflow.exceptions.MlflowException as error:
+        raise StageError(
+            f"Expected the registry {tracking_uri} to answer; found: {error.message} "
+            "See that it is there and writable, and run this again: what was begun is gone on with."
+        ) from error
     finally:
         mlflow.set_tracking_uri(former[0])
         mlflow.set_registry_uri(former[1])
@@ -87,10 +101,17 @@ def resume_or_start_run(
 
 
 def log_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float]) -> None:
-    """Log metrics in one batch (over a server, a call each takes long)."""
+    """Log metrics in batches (over a server, a call each takes long); `=` in a name becomes `:`.
+
+    The newest value is the one that counts, so each bears its time.
+    """
     from mlflow.entities import Metric
 
-    items = [Metric(name, value, 0, 0) for name, value in sorted(metrics.items())]
+    now_ms = int(time.time() * 1000)
+    items = [
+        Metric(_ODD.sub("_", name.replace("=", ":")), value, now_ms, 0)
+        for name, value in sorted(metrics.items())
+    ]
     for start in range(0, len(items), 500):
         client.log_batch(run_id, metrics=items[start : start + 500])
 
@@ -115,3 +136,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = str(value)[:6000]
     return flat
+
+
+def find_logged_model(client: "MlflowClient", experiment: str, run_id: str) -> str | None:
+    """Return the URI of the model that a run has logged whole already; None where it has none."""
+    from mlflow.entities import LoggedModelStatus
+
+    found = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    ready = [item for item in found if item.status == LoggedModelStatus.READY]
+    return ready[0].model_uri if ready else None

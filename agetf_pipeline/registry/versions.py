@@ -1,12 +1,11 @@
-"""Versions of a registered model: one per weights file; aliases for the latest and the best."""
+"""Versions of a registered model: one per weights file; what is written on them, and aliases."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agetf_pipeline.config.register import GatesConfig
-from agetf_pipeline.registry.promotion import Decision, decide
+from agetf_pipeline.registry.promotion import Decision
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -14,17 +13,19 @@ if TYPE_CHECKING:
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 WEIGHTS_TAG = "agetf.weights_sha256"
-JUDGES_TAG = "agetf.evaluators"
+RUN_NAME_TAG = "agetf.run_name"
+FIGURES_TAG = "agetf.figures"
+DECISION_TAG = "agetf.decision"
+DECIDED_AT_TAG = "agetf.decided_at"
+DECIDED_BY_TAG = "agetf.decided_by"
+REASONS_TAG = "agetf.reasons"
+GATES_TAG = "agetf.gates"
 COMPARED_TAG = "agetf.compared_with_version"
+PREVIOUS_TAG = "agetf.previous_champion"
+ROLLED_BACK_TAG = "agetf.rolled_back"
 
-
-@dataclass(frozen=True)
-class Registered:
-    """A registered version: its number, whether it was made now, and the promotion decision."""
-
-    version: str
-    created: bool
-    decision: Decision
+_MAX_DESCRIPTION = 5000
+"""What MLflow's tables hold."""
 
 
 def find_version(client: "MlflowClient", model_name: str, sha256: str) -> "ModelVersion | None":
@@ -60,14 +61,12 @@ def get_version(client: "MlflowClient", model_name: str, number: str) -> "ModelV
         raise
 
 
-def ensure_model(client: "MlflowClient", model_name: str) -> None:
+def ensure_model(client: "MlflowClient", model_name: str, description: str) -> None:
     """Make the registered model if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(
-            model_name, description="Renders a face at any age from 0 to 100 years."
-        )
+        client.create_registered_model(model_name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -80,51 +79,38 @@ def create_version(
     return client.create_model_version(model_name, model_uri, run_id=run_id, tags=tags)
 
 
-def set_aliases(
-    client: "MlflowClient",
-    model_name: str,
-    version: "ModelVersion",
-    metrics: Mapping[str, float],
-    judges: str,
-    gates: GatesConfig,
-) -> Decision:
-    """Make a version the challenger, and the champion where the gates let it; write down why.
+def write_findings(
+    client: "MlflowClient", model_name: str, number: str, decision: Decision, compared: str | None
+) -> None:
+    """Write what the gates found on a version: sentences and, for machines, JSON.
 
     Args:
         client: Of the registry.
         model_name: The registered model.
-        version: The new version.
-        metrics: Its figures.
-        judges: Which evaluators measured them.
-        gates: How much worse than the champion it may be.
+        number: The version.
+        decision: What the gates found.
+        compared: The version that it was compared with; None where there was none.
     """
-    number = str(version.version)
-    client.set_registered_model_alias(model_name, CHALLENGER, number)
-    champion = find_alias(client, model_name, CHAMPION)
-    if champion is not None and str(champion.version) == number:
-        decision = Decision(True, ("it is the champion already",))
-    else:
-        decision = decide(
-            metrics,
-            None if champion is None else _metrics_of(client, champion),
-            gates,
-            champion is None or champion.tags.get(JUDGES_TAG) == judges,
-        )
-        if decision.promote:
-            client.set_registered_model_alias(model_name, CHAMPION, number)
-        against = "none" if champion is None else str(champion.version)
-        verdict = "promoted" if decision.promote else "not promoted"
-        for key, value in (("decision", verdict), ("compared_with_version", against),
-                           ("reasons", "; ".join(decision.reasons))):  # fmt: skip
-            client.set_model_version_tag(model_name, number, f"agetf.{key}", value)
-        text = f"{verdict.capitalize()}: {'; '.join(decision.reasons)}."
-        client.update_model_version(model_name, number, description=text)
-    client.set_model_version_tag(model_name, number, JUDGES_TAG, judges)
-    return decision
+    reasons = "; ".join(decision.reasons)
+    gates = json.dumps([gate.as_dict() for gate in decision.gates], ensure_ascii=False)
+    tags = {COMPARED_TAG: compared or "none", REASONS_TAG: reasons, GATES_TAG: gates}
+    set_tags(client, model_name, number, tags)
+    text = f"Gates: {'promoted' if decision.promote else 'not promoted'}: {reasons}."
+    client.update_model_version(model_name, number, description=text[:_MAX_DESCRIPTION])
 
 
-def _metrics_of(client: "MlflowClient", version: "ModelVersion") -> dict[str, float]:
-    return dict(client.get_run(version.run_id).data.metrics) if version.run_id else {}
+def set_tags(client: "MlflowClient", model_name: str, number: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a version."""
+    for key, value in tags.items():
+        client.set_model_version_tag(model_name, number, key, value)
+
+
+def describe(client: "MlflowClient", model_name: str, number: str, text: str) -> None:
+    """Put a sentence before the version's description, where it is not there already."""
+    former = client.get_model_version(model_name, number).description or ""
+    if not former.startswith(text):
+        whole = f"{text}\n{former}".strip()[:_MAX_DESCRIPTION]
+        client.update_model_version(model_name, number, description=whole)
 
 
 def weights_in(folder: Path) -> Path | None:

@@ -1,7 +1,9 @@
-"""Log the run in MLflow, register its model once, and decide who is champion."""
+"""Log the run in MLflow, register its model and the mixture once each, decide who is champion."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
@@ -11,11 +13,20 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.stages.base import StageReport, report_path, run_once
 from agetf_pipeline.stages.evaluate import model_path, run_folder
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from agetf_pipeline.registry.registering import Registered
+    from agetf_pipeline.registry.tracking import MlflowClient
+    from agetf_pipeline.registry.versions import ModelVersion
+
 STAGE = "register"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _ARTIFACT_SUFFIXES = {".html", ".json", ".md", ".png", ".yaml"}
-_JUDGES = ("evaluation age estimator", "evaluation identity embedder")
+_KEY_FIGURES = ("renderings/age_mae_years", "renderings/id_similarity", "renderings/age_spearman")
+_MIXTURE_FIGURES = ("labels/mae_years/mixture", "labels/cs5/mixture", "labels/interval_coverage")
+_LABELS, _LABEL_FILE = "labels", "per_image.parquet"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
@@ -34,104 +45,124 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         # The database is gone: what the last report says of it no longer counts.
         report_path(workspace, STAGE).unlink(missing_ok=True)
     inputs = {"weights": hash_file(weights), "metrics": hash_file(metrics)}
+    mixture = _mixture_fingerprint(config, workspace)
+    if mixture is not None:
+        rows = run_folder(config, workspace) / _LABEL_FILE
+        inputs |= {"mixture": mixture, "labels": hash_file(rows) if rows.is_file() else "none"}
     settings = {**config.register_model.settings(), "run_name": config.train.run_name}
     return run_once(
         workspace, STAGE, settings, CODE_VERSION, inputs,
-        lambda: _register(config, workspace, weights, read_json(metrics), uri),
+        lambda: _register(config, workspace, mixture, read_json(metrics), uri),
     )  # fmt: skip
+
+
+def _mixture_fingerprint(config: PipelineConfig, workspace: Workspace) -> str | None:
+    if not config.register_model.register_mixture:
+        return None
+    from agetf_pipeline.registry.mixture_packaging import mixture_fingerprint
+
+    return mixture_fingerprint(config, workspace)
 
 
 def _register(
-    config: PipelineConfig, workspace: Workspace, weights: Path, evaluation: dict, uri: str
+    config: PipelineConfig, workspace: Workspace, mixture: str | None, evaluation: dict, uri: str
 ) -> StageReport:
-    from agetf_pipeline.registry import tracking, versions
-
     settings = config.register_model
-    sha256 = hash_file(weights)
-    judges = "+".join(evaluation["versions"].get(name, "none")[:12] for name in _JUDGES)
-    figures = {
-        name: item["value"]
-        for name, item in evaluation["metrics"].items()
-        if item["value"] is not None
-    }
-    with tracking.connected(uri) as client:
-        experiment = tracking.experiment_id(client, settings.experiment, workspace)
-        versions.ensure_model(client, settings.model_name)
-        version = versions.find_version(client, settings.model_name, sha256)
-        if version is None:
-            run_id = _log_run(config, workspace, client, experiment, sha256, evaluation, figures)
-            model_uri = _log_model(run_id, weights)
-            tags = {
-                versions.WEIGHTS_TAG: sha256,
-                versions.JUDGES_TAG: judges,
-                "agetf.run_name": config.train.run_name,
-                "agetf.trained_on": "synthetic" if evaluation["synthetic"] else "corpus",
-            }
-            version = versions.create_version(client, settings.model_name, model_uri, run_id, tags)
-            created = True
-        else:
-            # Known weights, measured anew: the run that made them takes the new figures.
-            run_id, created = str(version.run_id), False
-            _log_figures(config, workspace, client, run_id, evaluation, figures)
-        decision = versions.set_aliases(
-            client, settings.model_name, version, figures, judges, settings.gates
-        )
-        client.set_terminated(run_id)
-    record = {
+    sha256 = hash_file(model_path(config, workspace))
+    model = _register_model(config, workspace, sha256, evaluation, uri)
+    registered, messages = [model], []
+    record: dict[str, Any] = {
         "tracking_uri": workspace.relative(workspace.root / "mlflow.db")
         if settings.tracking_uri is None
         else settings.tracking_uri,
-        "model": f"models:/{settings.model_name}/{version.version}",
-        "version": str(version.version),
+        **model.as_dict(),
         "weights_sha256": sha256,
-        "champion": decision.promote,
-        "reasons": list(decision.reasons),
+        "mixture": None,
     }
+    if mixture is not None:
+        labels = _register_mixture(config, workspace, mixture, evaluation, uri)
+        registered.append(labels)
+        record["mixture"] = {**labels.as_dict(), "fingerprint": mixture}
+    elif settings.register_mixture:
+        messages.append(
+            f"no version of {settings.mixture_name}: there is no calibration, or no expert's "
+            "weights; run the stages relabel and train-experts"
+        )
     path = run_folder(config, workspace) / "registration.json"
     write_json(path, record)
-    verdict = "champion" if decision.promote else "challenger, not promoted"
+    messages += [
+        f"{item.uri} is challenger, not promoted: {'; '.join(item.decision.reasons)}"
+        for item in registered
+        if not item.champion
+    ]
+    counts = {"num_versions_created": sum(item.created for item in registered),
+              "version": int(model.version)}  # fmt: skip
+    if mixture is not None:
+        counts["mixture_version"] = int(registered[-1].version)
     return StageReport(
         STAGE,
-        counts={"num_versions_created": int(created), "version": int(version.version)},
+        counts=counts,
         outputs={"registration": workspace.relative(path)},
-        messages=[]
-        if decision.promote
-        else [f"{record['model']} is {verdict}: {'; '.join(decision.reasons)}"],
+        messages=messages,
     )
 
 
-def _log_run(
-    config: PipelineConfig, workspace: Workspace, client, experiment: str, sha256: str,
-    evaluation: dict, figures: dict[str, float],
-) -> str:  # fmt: skip
-    """Log config, figures and files of the run; return its id."""
-    from agetf_pipeline.registry import tracking
+def _register_model(
+    config: PipelineConfig, workspace: Workspace, sha256: str, evaluation: dict, uri: str
+) -> "Registered":
+    from agetf_pipeline.registry.promotion import Compared, Decision, decide
+    from agetf_pipeline.registry.registering import Candidate, register
+    from agetf_pipeline.registry.versions import WEIGHTS_TAG
 
-    settings = config.model_dump(mode="json")
-    identity = fingerprint({"run_name": config.train.run_name}, CODE_VERSION, {"weights": sha256})
-    run_id = tracking.resume_or_start_run(
-        client, experiment, config.train.run_name, identity,
-        {"agetf.synthetic": str(evaluation["synthetic"]).lower()},
+    settings, run_name = config.register_model, config.train.run_name
+
+    def judge(_: "MlflowClient", now: "ModelVersion | None") -> tuple[Decision, str | None]:
+        found = evaluation.get("champion")
+        if found is not None and found.get("model") != settings.model_name:
+            text = f"compared with a version of {found.get('model')}: run evaluate again"
+            return Decision(False, (text,)), None
+        champion = (
+            None if now is None else Compared(str(now.version), now.tags.get(WEIGHTS_TAG, ""))
+        )
+        compared = None if found is None else str(found["version"])
+        return decide(evaluation, champion, settings.gates), compared
+
+    candidate = Candidate(
+        settings.model_name,
+        "Renders a face at any age from 0 to 100 years.",
+        settings.experiment,
+        run_name,
+        fingerprint({"run_name": run_name}, "1", {"weights": sha256}),
+        sha256,
+        evaluation["synthetic"],
+        evaluation["metrics"],
+        _KEY_FIGURES,
+    )
+    return register(
+        candidate, workspace, uri, _log_report(config, workspace, evaluation),
+        lambda run_id: _log_model(run_id, model_path(config, workspace)), judge,
     )  # fmt: skip
-    tracking.log_params(client, run_id, tracking.flatten(settings))
-    _log_figures(config, workspace, client, run_id, evaluation, figures)
-    return run_id
 
 
-def _log_figures(
-    config: PipelineConfig, workspace: Workspace, client, run_id: str, evaluation: dict,
-    figures: dict[str, float],
-) -> None:  # fmt: skip
-    from agetf_pipeline.registry import tracking
+def _log_report(
+    config: PipelineConfig, workspace: Workspace, evaluation: dict
+) -> "Callable[[MlflowClient, str], None]":
+    """Return what logs config and report of the run."""
 
-    tracking.log_metrics(client, run_id, figures)
-    folder = run_folder(config, workspace)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in _ARTIFACT_SUFFIXES:
-            client.log_artifact(run_id, str(path), "report")
-    client.log_dict(run_id, config.model_dump(mode="json"), "config/resolved.json")
-    verdicts = {item["name"]: item["verdict"] for item in evaluation["must_hold"]}
-    client.set_tag(run_id, "agetf.must_hold", json.dumps(verdicts, sort_keys=True))
+    def log(client: "MlflowClient", run_id: str) -> None:
+        from agetf_pipeline.registry import tracking
+
+        settings = config.model_dump(mode="json")
+        tracking.log_params(client, run_id, tracking.flatten(settings))
+        folder = run_folder(config, workspace)
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.suffix in _ARTIFACT_SUFFIXES:
+                client.log_artifact(run_id, str(path), "report")
+        client.log_dict(run_id, settings, "config/resolved.json")
+        verdicts = {item["name"]: item["verdict"] for item in evaluation["must_hold"]}
+        client.set_tag(run_id, "agetf.must_hold", json.dumps(verdicts, sort_keys=True))
+
+    return log
 
 
 def _log_model(run_id: str, weights: Path) -> str:
@@ -141,3 +172,73 @@ def _log_model(run_id: str, weights: Path) -> str:
     renderer = Renderer.load(weights)
     anchors = tuple(float(age) for age in renderer.settings.anchors_years)
     return log_model(run_id, weights, anchors, renderer.size_px)
+
+
+def _register_mixture(
+    config: PipelineConfig, workspace: Workspace, mixture: str, evaluation: dict, uri: str
+) -> "Registered":
+    from agetf_pipeline.core.statistics import Sampling
+    from agetf_pipeline.registry.label_gate import decide_labels
+    from agetf_pipeline.registry.label_run import EXPERIMENT
+    from agetf_pipeline.registry.mixture_packaging import log_mixture
+    from agetf_pipeline.registry.promotion import Decision
+    from agetf_pipeline.registry.registering import Candidate, register
+
+    settings, its = config.register_model, config.evaluate
+    sampling = Sampling(
+        its.num_bootstrap, its.interval_level, its.min_cell, its.seed, evaluation["synthetic"]
+    )
+    figures: dict[str, Mapping[str, Any]] = {
+        name: item for name, item in evaluation["metrics"].items() if name.startswith("labels/")
+    }
+    rows = _label_rows(run_folder(config, workspace) / _LABEL_FILE)
+
+    def judge(client: "MlflowClient", now: "ModelVersion | None") -> tuple[Decision, str | None]:
+        number = None if now is None else str(now.version)
+        former = None if now is None else _logged_rows(client, now)
+        return decide_labels(figures, rows, number, former, settings.gates, sampling), number
+
+    def log(client: "MlflowClient", run_id: str) -> None:
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / _LABEL_FILE
+            rows.write_parquet(file)
+            client.log_artifact(run_id, str(file), _LABELS)
+
+    candidate = Candidate(
+        settings.mixture_name,
+        "Estimates the age of a face, with an interval, by a calibrated mixture of experts.",
+        EXPERIMENT,
+        f"mixture-{mixture[:8]}",
+        fingerprint({"model": settings.mixture_name}, "1", {"mixture": mixture}),
+        mixture,
+        evaluation["synthetic"],
+        figures,
+        _MIXTURE_FIGURES,
+    )
+    return register(
+        candidate, workspace, uri, log, lambda run_id: log_mixture(run_id, config, workspace), judge
+    )
+
+
+def _label_rows(path: Path) -> "pl.DataFrame":
+    """Return the labels with a known truth; none where the run has no table of single images."""
+    import polars as pl
+
+    from agetf_pipeline.registry.label_gate import EMPTY_ROWS, label_rows
+
+    return label_rows(pl.read_parquet(path)) if path.is_file() else EMPTY_ROWS
+
+
+def _logged_rows(client: "MlflowClient", version: "ModelVersion") -> "pl.DataFrame | None":
+    """Return the rows logged with a version; None where its run has none."""
+    import polars as pl
+
+    if not version.run_id:
+        return None
+    files = [item.path for item in client.list_artifacts(version.run_id, _LABELS)]
+    file = f"{_LABELS}/{_LABEL_FILE}"
+    if file not in files:
+        return None
+    return pl.read_parquet(client.download_artifacts(version.run_id, file))

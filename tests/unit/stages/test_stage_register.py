@@ -1,7 +1,10 @@
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -14,27 +17,53 @@ from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.registry import resolve_model
+from agetf_pipeline.registry import history, mixture_packaging, resolve_model
+from agetf_pipeline.registry.label_gate import LABEL_MAE
+from agetf_pipeline.registry.reference import Reference, champion_to_compare
 from agetf_pipeline.registry.tracking import connected, tracking_uri_of
 from agetf_pipeline.registry.versions import CHALLENGER, CHAMPION, find_alias
 from agetf_pipeline.stages import register
 from agetf_pipeline.stages.base import StageReport, report_path
 
-MODEL = "age-transformer"
+AGE = "age_mae_years"
+MODEL, MIXTURE = "age-transformer", "age-mixture"
 SETTINGS = ModelSettings(32, 2, (8, 16), (1, 1), 1, 2, 16)
+NO_WEIGHTS = "no AlexNet: supply its weights"
 
 
-def make_run(workspace: Workspace, run_name: str, seed: int, mae_years: float) -> None:
+def weights_of(workspace: Workspace, run_name: str) -> Path:
+    return workspace.models / "age_transformer" / run_name / "weights.safetensors"
+
+
+def figure(value: float | None, half_width: float = 0.0, reason: str | None = None) -> dict:
+    low, high = (None, None) if value is None else (value - half_width, value + half_width)
+    return {"value": value, "low": low, "high": high, "n": 300, "synthetic": True, "reason": reason}
+
+
+def make_run(
+    workspace: Workspace, run_name: str, seed: int, mae_years: float, champion: str | None = None,
+    version: str = "1",
+) -> None:  # fmt: skip
+    """Write weights and the evaluation of a run, compared with a champion's run."""
     import torch
 
     torch.manual_seed(seed)
-    path = workspace.models / "age_transformer" / run_name / "weights.safetensors"
     card = {"kind": KIND, "model": SETTINGS.to_card(), "trained_on": "synthetic"}
-    save_weights(path, AgeTransformer(SETTINGS), card)
-    measured = {
-        "renderings/age_mae_years": mae_years,
-        "renderings/age_spearman": 0.9,
-        "renderings/id_similarity": None,
+    save_weights(weights_of(workspace, run_name), AgeTransformer(SETTINGS), card)
+    against = f"against_champion/{AGE}"
+    figures = {
+        f"renderings/{AGE}": figure(mae_years, 0.3),
+        "renderings/id_similarity": figure(0.8, 0.02),
+        against: figure(mae_years - 8.0, 0.3),
+        f"{against}/age_group=20-29": figure(mae_years - 7.9, 0.8),
+        f"{against}/gender=female": figure(None, reason="suppressed: n = 4 is below 30"),
+        "against_champion/id_similarity": figure(0.0, 0.005),
+        "against_champion/source_lpips": figure(None, reason=NO_WEIGHTS),
+    }
+    compared = champion and {
+        "model": MODEL,
+        "version": version,
+        "weights_sha256": hash_file(weights_of(workspace, champion)),
     }
     folder = workspace.experiments / run_name
     write_json(
@@ -42,12 +71,31 @@ def make_run(workspace: Workspace, run_name: str, seed: int, mae_years: float) -
         {
             "run_name": run_name,
             "synthetic": True,
+            "champion": compared,
             "must_hold": [{"name": "rendered_age_rises", "verdict": "holds"}],
-            "metrics": {name: {"value": value} for name, value in measured.items()},
+            "metrics": figures | {LABEL_MAE: figure(5.0, 0.2)},
             "versions": {"evaluation age estimator": "a" * 64},
         },
     )
     (folder / "report.md").write_text("# report\n")
+
+
+def write_labels(workspace: Workspace, run_name: str, error_years: float | None) -> None:
+    """Write the labels of 120 faces of 40 people, all wrong by as much; None: without a truth."""
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(20, 28, 120)
+    rows = pl.DataFrame(
+        {
+            "kind": "label",
+            "image_id": [f"{i:04d}" for i in range(120)],
+            "identity": [f"person-{i % 40}" for i in range(120)],
+            "target_age_years": truth,
+            "age_years": truth + (error_years or 0.0),
+        }
+    )
+    if error_years is None:
+        rows = rows.clear()
+    rows.write_parquet(workspace.experiments / run_name / "per_image.parquet")
 
 
 def config_of(run_name: str) -> PipelineConfig:
@@ -64,16 +112,27 @@ def png(seed: int) -> bytes:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("registry"))
-    for run_name, seed, mae_years in (("first", 0, 8.0), ("worse", 1, 9.0), ("better", 2, 7.0)):
-        make_run(workspace, run_name, seed, mae_years)
+    make_run(workspace, "first", 0, 8.0)
+    for run_name, seed, mae_years in (("worse", 1, 9.0), ("better", 2, 7.0), ("late", 3, 6.0)):
+        make_run(workspace, run_name, seed, mae_years, champion="first")
     return workspace
 
 
-def aliases(workspace: Workspace) -> tuple[str | None, str | None]:
+def aliases(workspace: Workspace, model: str = MODEL) -> tuple[str | None, str | None]:
     with connected(tracking_uri_of(workspace)) as client:
-        found = [find_alias(client, MODEL, alias) for alias in (CHALLENGER, CHAMPION)]
+        found = [find_alias(client, model, alias) for alias in (CHALLENGER, CHAMPION)]
     challenger, champion = (None if item is None else str(item.version) for item in found)
     return challenger, champion
+
+
+def version_of(workspace: Workspace, number: str, model: str = MODEL):
+    with connected(tracking_uri_of(workspace)) as client:
+        return client.get_model_version(model, number)
+
+
+def compared_with(workspace: Workspace, run_name: str) -> Reference | None:
+    sha256 = hash_file(weights_of(workspace, run_name))
+    return champion_to_compare(config_of(run_name), workspace, sha256)
 
 
 def num_versions(workspace: Workspace) -> int:
@@ -138,14 +197,21 @@ def test_resolves_uris_and_paths(workspace):
 
 
 def test_a_worse_model_is_not_promoted(workspace):
+    reference = compared_with(workspace, "worse")
+    assert reference is not None
+    assert (reference.version, hash_file(reference.weights)) == ("1", reference.sha256)
     report = register.run(config_of("worse"), workspace)
     assert aliases(workspace) == ("2", "1")
-    assert any("is worse than" in message for message in report.messages)
-    with connected(tracking_uri_of(workspace)) as client:
-        version = client.get_model_version(MODEL, "2")
+    assert any("may be worse than" in message for message in report.messages)
+    version = version_of(workspace, "2")
     assert version.tags["agetf.decision"] == "not promoted"
     assert version.tags["agetf.compared_with_version"] == "1"
     assert "age MAE" in version.description
+    gates = {gate["figure"]: gate for gate in json.loads(version.tags["agetf.gates"])}
+    age = gates["against_champion/age_mae_years"]
+    assert (age["verdict"], age["value"], age["margin"]) == ("fails", 1.0, 0.5)
+    assert (age["low"], age["high"]) == (0.7, 1.3)
+    assert NO_WEIGHTS in gates["against_champion/source_lpips"]["reason"]
 
 
 def test_a_better_model_is_promoted(workspace):
@@ -153,6 +219,81 @@ def test_a_better_model_is_promoted(workspace):
     assert aliases(workspace) == ("3", "3")
     record = read_json(workspace.experiments / "better" / "registration.json")
     assert record["champion"]
+    assert record["model"] == f"models:/{MODEL}/3"
+    assert {gate["verdict"] for gate in record["gates"]} == {"holds", "not measured"}
+    tags = version_of(workspace, "3").tags
+    assert (tags["agetf.previous_champion"], tags["agetf.decided_by"]) == ("1", "gates")
+    assert json.loads(tags["agetf.figures"])[f"renderings/{AGE}"]["high"] == 7.3
+    # Evaluated again, it is compared with what it was compared with.
+    reference = compared_with(workspace, "better")
+    assert reference is not None
+    assert reference.version == "1"
+    assert compared_with(workspace, "first").version == "3"
+
+
+def test_compared_with_a_former_champion_it_is_to_be_evaluated_again(workspace):
+    report = register.run(config_of("late"), workspace)
+    assert aliases(workspace) == ("4", "3")
+    assert "compared with version 1, the champion is 3 now: run evaluate again" in str(
+        report.messages
+    )
+
+
+def test_a_rollback_restores_and_the_gates_do_not_take_it_back(workspace):
+    uri = tracking_uri_of(workspace)
+    with history.registry_lock(workspace, uri), connected(uri) as client:
+        history.roll_back(client, MODEL, "worse on real photographs")
+    assert aliases(workspace) == ("4", "1")
+    expected = hash_file(weights_of(workspace, "first"))
+    assert hash_file(resolve_model(f"models:/{MODEL}@champion", workspace)) == expected
+    metrics = workspace.experiments / "better" / "metrics.json"
+    write_json(metrics, read_json(metrics) | {"measured": "again"})
+    report = register.run(config_of("better"), workspace)
+    assert aliases(workspace) == ("3", "1")
+    assert "worse on real photographs" in str(report.messages)
+    assert version_of(workspace, "3").tags["agetf.decision"] == "rolled back"
+
+
+def test_weights_that_are_not_what_was_registered_are_refused(workspace):
+    stored = resolve_model(f"models:/{MODEL}@champion", workspace)
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(WeightsError, match="compare_with_champion=false"):
+        compared_with(workspace, "better")
+    stored.unlink()
+    with pytest.raises(WeightsError, match="to compare with; found"):
+        compared_with(workspace, "better")
+    stored.write_bytes(whole)
+
+
+def test_the_mixture_is_registered_and_judged_the_same_way(workspace, monkeypatch):
+    def registers(fingerprint: str | None, error_years: float | None) -> StageReport:
+        write_labels(workspace, "better", error_years)
+        monkeypatch.setattr(mixture_packaging, "mixture_fingerprint", lambda *_: fingerprint)
+        return register.run(config_of("better"), workspace)
+
+    monkeypatch.setattr(
+        mixture_packaging, "log_mixture", lambda run_id, *_: f"runs:/{run_id}/labels"
+    )
+    assert "no version of age-mixture" in str(registers(None, 5.0).messages)
+    unknown = registers("0" * 64, None)
+    assert aliases(workspace, MIXTURE) == ("1", None)
+    assert "label MAE: not measured" in str(unknown.messages)
+    assert registers("0" * 64, 5.0).counts["mixture_version"] == 1
+    assert aliases(workspace, MIXTURE) == ("1", "1")
+    for fingerprint, error_years, expected in (
+        ("a" * 64, 6.0, ("2", "1")), ("b" * 64, -5.2, ("3", "3")), ("c" * 64, 4.0, ("4", "4")),
+    ):  # fmt: skip
+        registers(fingerprint, error_years)
+        assert aliases(workspace, MIXTURE) == expected
+    tags = version_of(workspace, "3", MIXTURE).tags
+    overall, groups = json.loads(tags["agetf.gates"])
+    assert overall["value"] == pytest.approx(0.2)
+    assert (overall["n"], overall["margin"]) == (120, 0.25)
+    assert groups["figure"] == "against_champion/label_mae_years/age_group=20-29"
+    assert tags["agetf.weights_sha256"] == "b" * 64
+    record = read_json(workspace.experiments / "better" / "registration.json")
+    assert record["mixture"]["model"] == f"models:/{MIXTURE}/4"
     assert record["model"] == f"models:/{MODEL}/3"
 
 
