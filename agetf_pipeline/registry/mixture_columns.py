@@ -21,27 +21,16 @@ COLUMNS = {
     "note": "object",
 }
 """Column to pandas dtype; every one can hold a missing value, which JSON writes as null."""
-_DECIMALS = 4
 
 
 def to_table(rows: "pl.DataFrame") -> "pd.DataFrame":
-    """Return rows of `agetf_pipeline.experts.estimate.SCHEMA`, in their order, as `COLUMNS`.
-
-    Numbers have the four decimals that they were computed with: as float32 they are the same.
-    """
+    """Return rows of `agetf_pipeline.experts.estimate.SCHEMA`, in their order, as `COLUMNS`."""
     import pandas as pd
 
     values = rows.with_row_index("image_index").to_dict(as_series=False)
     return pd.DataFrame(
         {
-            name: pd.Series(
-                [_rounded(value) if kind == "Float64" else value for value in values[name]],
-                dtype=kind,  # type: ignore[call-overload]
-            )
+            name: pd.Series(values[name], dtype=kind)  # type: ignore[call-overload]
             for name, kind in COLUMNS.items()
         }
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, _DECIMALS)

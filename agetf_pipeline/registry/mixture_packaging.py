@@ -35,8 +35,8 @@ LABEL_FIELDS = (
 )  # fmt: skip
 """Settings of the mixture that decide a label; the others decided its calibration, or reports."""
 
-_REQUIREMENTS = ("opencv-python-headless", "torchvision")
-_REQUIREMENTS_OF_KIND = {"janus": ("tokenizers", "transformers"), "mivolo": ("timm",)}
+_REQUIREMENTS = ("polars", "pyarrow", "pydantic", "pyyaml", "scipy", "torchvision")
+_REQUIREMENTS_OF_KIND = {"janus": ("jinja2", "transformers"), "mivolo": ("timm",)}
 _EXAMPLE_PX = 128
 
 

@@ -19,10 +19,8 @@ PACKAGE = Path(__file__).parents[1]
 """Logged with each model: whoever loads one needs no copy of this repository."""
 
 _BASE_REQUIREMENTS = (
-    "mlflow", "numpy", "pandas", "pillow", "polars", "pyarrow", "pydantic", "pyyaml",
-    "safetensors", "torch",
+    "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch",
 )  # fmt: skip
-_REQUIREMENTS = ("opencv-python-headless",)
 
 
 def log_model(run_id: str, weights: Path, anchors_years: tuple[float, ...], size_px: int) -> str:
@@ -46,7 +44,7 @@ def log_model(run_id: str, weights: Path, anchors_years: tuple[float, ...], size
             code_paths=[str(PACKAGE)],
             signature=signature(anchors_years),
             input_example=input_example(size_px, anchors_years),
-            pip_requirements=requirements(_REQUIREMENTS),
+            pip_requirements=requirements(),
         )
     return info.model_uri
 
@@ -101,7 +99,7 @@ def requirements(further: Iterable[str] = ()) -> list[str]:
     is left out (`2.11.0+cpu`): package indices know the release alone.
 
     Args:
-        further: Distributions beside those that every model needs.
+        further: Distributions beside those that rendering needs.
     """
     names = sorted({*_BASE_REQUIREMENTS, *further})
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
