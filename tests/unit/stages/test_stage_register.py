@@ -17,7 +17,13 @@ from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.registry import history, mixture_packaging, resolve_model
+from agetf_pipeline.registry import (
+    history,
+    mixture_packaging,
+    packaging,
+    resolve_model,
+    versions,
+)
 from agetf_pipeline.registry.label_gate import LABEL_MAE
 from agetf_pipeline.registry.reference import Reference, champion_to_compare
 from agetf_pipeline.registry.tracking import connected, tracking_uri_of
@@ -148,7 +154,19 @@ def test_needs_weights_and_metrics(tmp_path):
 # The tests below tell one story over one registry, in this order: mlflow takes seconds to set up.
 
 
-def test_first_version_becomes_champion(workspace):
+def test_first_version_becomes_champion_though_mlflow_failed_at_first(workspace, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    def fails(*_):
+        raise MlflowException("the disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "create_version", fails)
+        with pytest.raises(StageError, match=r"the disk is full.*is gone on with"):
+            register.run(config_of("first"), workspace)
+    assert num_versions(workspace) == 0
+    # The run and the model that it had logged are found again: nothing is logged twice.
+    monkeypatch.setattr(packaging, "log_model", fails)
     report = register.run(config_of("first"), workspace)
     assert report.counts == {"num_versions_created": 1, "version": 1}
     assert aliases(workspace) == ("1", "1")
