@@ -56,7 +56,7 @@ def _from_registry(uri: str, workspace: Workspace | None, tracking_uri: str | No
         except mlflow.exceptions.MlflowException as error:
             raise WeightsError(
                 f"Expected {uri} in the registry {tracking_uri}; found: {error.message}. "
-                "List what there is with mlflow, or run the stage register."
+                "See agetf registry list, or run the stage register."
             ) from error
     file = weights_in(folder)
     if file is None:
