@@ -109,7 +109,7 @@ def measure_kid(
     """
     n, m = len(generated_ND), len(real_ND)
     if min(n, m) < sampling.min_cell:
-        reason = f"suppressed: {n} generated and {m} real images, of {sampling.min_cell} each"
+        reason = f"suppressed: n = {n} generated, {m} real; one is below {sampling.min_cell}"
         return absent(reason, "", n, sampling.synthetic)
     rng = np.random.default_rng(sampling.seed)
     generated_ND, generated_identities = _drawn(generated_ND, generated_identities, rng)

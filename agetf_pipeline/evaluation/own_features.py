@@ -30,15 +30,17 @@ class OwnFeatures:
     @torch.inference_mode()
     def features(self, images_NHWC: np.ndarray) -> np.ndarray:
         """Return the trunk's features, averaged over the image, float32 (N, D)."""
-        trunk, device = _trunk(self.judge), self.judge.device
-        found = []
-        for start in range(0, max(len(images_NHWC), 1), _BATCH):
-            batch = images_NHWC[start : start + _BATCH]
-            if not len(batch):
-                return np.empty((0, 0), np.float32)
-            x_NCHW = to_input(batch, self.judge.input_px, device)
-            found.append(trunk(x_NCHW).mean(dim=(2, 3)).float().cpu().numpy())
-        return np.concatenate(found)
+        trunk = _trunk(self.judge)
+        # Without any images one empty batch still tells the number of features.
+        batches = [
+            trunk(
+                to_input(
+                    images_NHWC[start : start + _BATCH], self.judge.input_px, self.judge.device
+                )
+            )
+            for start in range(0, max(len(images_NHWC), 1), _BATCH)
+        ]
+        return torch.cat([x_NCHW.mean(dim=(2, 3)) for x_NCHW in batches]).float().cpu().numpy()
 
 
 def own_features(judge: Judge) -> OwnFeatures:
