@@ -8,13 +8,19 @@ from agetf_pipeline.config.base import Section
 
 
 class TrainEvaluatorsConfig(Section):
-    """Age estimator and identity embedder that training never sees.
+    """Age estimator, identity embedder and attribute classifier that training never sees.
 
     A synthetic workspace trains them on faces drawn for this alone. Otherwise they are taken from
-    files, or trained on the labelled CAF images of the train split.
+    files, or, but for attributes, trained on the labelled CAF images of the train split.
     """
 
-    num_steps: int = Field(default=400, ge=1)
+    num_steps: int = Field(default=400, ge=1, description="Of each training.")
+    num_identity_steps: int | None = Field(
+        default=None, ge=1, description="Of the identity embedder's. None: num_steps."
+    )
+    num_attribute_steps: int | None = Field(
+        default=None, ge=1, description="Of the attribute classifier's. None: num_steps."
+    )
     batch_size: int = Field(default=32, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     input_px: int = Field(default=64, ge=32)
@@ -47,6 +53,9 @@ class EvaluateConfig(Section):
         default=300, ge=1, description="Held-out faces rendered at every anchor."
     )
     num_grid_faces: int = Field(default=8, ge=1)
+    num_redrawn_faces: int = Field(
+        default=64, ge=1, description="Synthetic people drawn again at every anchor, to compare."
+    )
     num_cases: int = Field(
         default=4, ge=1, description="Faces shown of the best, the median and the worst cases."
     )

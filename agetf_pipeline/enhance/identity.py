@@ -113,7 +113,11 @@ def _load_adaface(path: Path, device: "torch.device") -> IdentityModel:
 def is_the_evaluations(model: IdentityModel, workspace: Workspace) -> bool:
     """Whether this is the network that evaluation measures identity with."""
     path = workspace.models / "evaluators" / "identity_embedder.safetensors"
-    return path.is_file() and hash_file(path) == model.version
+    # Evaluation keeps a published network as safetensors, whose card names the file that it was.
+    return path.is_file() and model.version in (
+        hash_file(path),
+        read_card(path).get("source_sha256"),
+    )
 
 
 def face_pair(original: np.ndarray, enhanced: np.ndarray, model: IdentityModel) -> FacePair:

@@ -1,16 +1,22 @@
 """Faces that the evaluators are trained on: drawn for this alone, or the labelled photographs."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 
 from agetf_pipeline.config.evaluate import TrainEvaluatorsConfig
 from agetf_pipeline.core.hashing import fingerprint
-from agetf_pipeline.core.progress import track
+from agetf_pipeline.core.parallel import run_in_processes
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.evaluation.attributes import ATTRIBUTES, attributes_of
+from agetf_pipeline.evaluation.drawn_people import FIRST_SEED, draw_people, traits_of
 from agetf_pipeline.evaluation.training import LabelledFaces
 
-FIRST_SEED = 1 << 40
-"""Seeds of the people drawn for the evaluators start here, far above those of any corpus."""
+__all__ = ["FIRST_SEED", "draw_faces", "drawn_version", "labelled_rows", "load_labelled_faces"]
+
+_WORTH_A_PROCESS = 400
+"""Fewer pictures are drawn sooner than another process starts."""
 
 
 def draw_faces(config: TrainEvaluatorsConfig) -> LabelledFaces:
@@ -21,31 +27,26 @@ def draw_faces(config: TrainEvaluatorsConfig) -> LabelledFaces:
 
     Returns:
         One face per person and age; ages are spread evenly over 0 to 100 for each person. Every
-        face is another photograph: light, pose, place and clothes say nothing about the person.
+        face is another photograph, some of them old and worn; place and clothes say nothing about
+        the person.
     """
-    from agetf_pipeline.synthetic.faces import draw_face
-    from agetf_pipeline.synthetic.identity import draw_identity
-    from agetf_pipeline.synthetic.population import rephotograph
-
-    rng = np.random.default_rng(config.seed)
-    num_ages = config.num_ages_per_identity
-    faces, ages, people = [], [], []
-    for person in track(range(config.num_identities), "drawing faces for the evaluators"):
-        seed = FIRST_SEED + (config.seed * 1_000_003 + person) * 1_000
-        identity = draw_identity(seed)
-        # One age in each of `num_ages` equal spans: every person is seen young and old.
-        drawn_ages = (np.arange(num_ages) + rng.random(num_ages)) * (100 / num_ages)
-        for k, age in enumerate(drawn_ages):
-            photographed = rephotograph(identity, seed + 1 + k)
-            faces.append(draw_face(photographed, float(age), config.input_px))
-            ages.append(age)
-            people.append(person)
+    num_people, num_ages = config.num_identities, config.num_ages_per_identity
+    halves = 2 if num_people * num_ages >= _WORTH_A_PROCESS else 1
+    edges = [num_people * half // halves for half in range(halves + 1)]
+    calls = [
+        (first, last, num_ages, config.input_px, config.seed) for first, last in pairwise(edges)
+    ]
+    drawn = run_in_processes(draw_people, calls) if halves > 1 else [draw_people(*calls[0])]
+    identities = [identity for part in drawn for identity in part.identities]
+    truths = [attributes_of(identity) for identity in identities]
     return LabelledFaces(
-        np.stack(faces),
-        np.array(ages, np.float32),
-        np.array(people, np.int64),
+        np.concatenate([part.faces for part in drawn]),
+        np.concatenate([part.ages_years for part in drawn]).astype(np.float32),
+        np.concatenate([part.people for part in drawn]),
         "synthetic",
         drawn_version(config),
+        np.stack([traits_of(identity) for identity in identities]),
+        {name: np.array([truth[name] for truth in truths]) for name in ATTRIBUTES},
     )
 
 
@@ -56,7 +57,7 @@ def drawn_version(config: TrainEvaluatorsConfig) -> str:
             mode="json",
             include={"num_identities", "num_ages_per_identity", "input_px", "seed"},
         ),
-        "1",
+        "2",
         {},
     )
 

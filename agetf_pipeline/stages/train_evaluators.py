@@ -1,13 +1,16 @@
-"""Train the age estimator and the identity embedder that only evaluation may use.
+"""Bring or train the networks that only evaluation may use: ages, identities, attributes.
 
 On a synthetic workspace they learn from faces drawn for them alone: no image, label or network of
-the pipeline reaches them. Otherwise from weights in files, or from the labelled photographs.
+the pipeline reaches them. Otherwise from weights in files, or from the labelled photographs; what
+reads attributes of photographs from a file alone, for the corpora do not label them.
 """
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.hashing import fingerprint, hash_file
 from agetf_pipeline.core.parallel import run_in_processes
@@ -16,43 +19,66 @@ from agetf_pipeline.data.schemas import TRAINING_MANIFEST
 from agetf_pipeline.data.tables import read_table, table_hashes
 from agetf_pipeline.stages.base import StageReport, run_once
 
-STAGE = "train_evaluators"
-CODE_VERSION = "1"
+if TYPE_CHECKING:
+    import torch
 
-_NAMES = ("age_estimator", "identity_embedder")
+STAGE = "train_evaluators"
+CODE_VERSION = "2"
+
+# Longest training first: where there are fewer cores than networks, nobody waits for it at the end.
+_NAMES = ("identity_embedder", "age_estimator", "attribute_classifier")
 
 
 def evaluator_path(workspace: Workspace, name: str) -> Path:
-    """Return the weights file of an evaluator, `age_estimator` or `identity_embedder`."""
+    """Return the weights file of an evaluator: `age_estimator`, `identity_embedder` or
+    `attribute_classifier`.
+    """
     return workspace.models / "evaluators" / f"{name}.safetensors"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
-    """Bring both evaluators into `models/evaluators/`; say where one cannot be had."""
+    """Bring the evaluators into `models/evaluators/`; say where one cannot be had.
+
+    Raises:
+        StageError: The identity embedder given is what training is guided by.
+        WeightsError: A given file cannot be used.
+    """
     settings = config.train_evaluators
-    given = {
-        "age_estimator": settings.age_estimator_weights,
-        "identity_embedder": settings.identity_embedder_weights,
-    }
+    given = {name: getattr(settings, f"{name}_weights") for name in _NAMES}
     inputs = {
         f"weights/{name}": hash_file(path) if path.is_file() else "absent"
         for name, path in given.items()
         if path is not None
     }
-    if not config.synthesize.enabled and len(inputs) < len(given):
+    if given["identity_embedder"] is not None:
+        inputs |= {f"used/{use}": hash_file(path) for use, path in _used(config, workspace).items()}
+    trained = [name for name, path in given.items() if path is None]
+    if not config.synthesize.enabled and set(trained) - {"attribute_classifier"}:
         inputs |= table_hashes(workspace, TRAINING_MANIFEST)
 
     def work() -> StageReport:
         return _make(config, workspace, given)
 
-    # Where given weights lie does not matter, only what they are: their hashes are inputs.
-    fingerprinted = settings.model_dump(
-        mode="json", exclude={"age_estimator_weights", "identity_embedder_weights"}
-    )
     return run_once(
-        workspace, STAGE, {**fingerprinted, "synthetic": config.synthesize.enabled},
+        workspace, STAGE, {**_fingerprinted(config), "synthetic": config.synthesize.enabled},
         CODE_VERSION, inputs, work,
     )  # fmt: skip
+
+
+def _fingerprinted(config: PipelineConfig) -> dict:
+    # Where given weights lie does not matter, only what they are: their hashes are inputs.
+    return config.train_evaluators.model_dump(
+        mode="json", exclude={f"{name}_weights" for name in _NAMES}
+    )
+
+
+def _used(config: PipelineConfig, workspace: Workspace) -> dict[str, Path]:
+    """Return the identity networks that other stages use, those there are, by their use."""
+    paths = {
+        "guidance": workspace.models / "guidance" / "identity_embedder.safetensors",
+        "guard": config.recheck.identity_weights,
+    }
+    return {use: path for use, path in paths.items() if path is not None and path.is_file()}
 
 
 def _make(
@@ -60,21 +86,21 @@ def _make(
 ) -> StageReport:
     from agetf_pipeline.checkpoints import require_verified
     from agetf_pipeline.core.devices import resolve_device, set_num_threads
-    from agetf_pipeline.evaluation.judges import AGE_KIND, IDENTITY_KIND, load_judge
 
     set_num_threads(config.runtime.num_threads)
     device = resolve_device(config.runtime.device)
-    outputs, messages = {}, []
-    for name, kind in zip(_NAMES, (AGE_KIND, IDENTITY_KIND), strict=True):
-        source = given[name]
-        if source is None:
-            continue
-        require_verified(source, workspace, config.runtime)
-        load_judge(source, kind, device)  # refuses what does not fit before it is copied
-        with atomic_path(evaluator_path(workspace, name)) as temporary:
-            shutil.copyfile(source, temporary)
-        outputs[name] = workspace.relative(evaluator_path(workspace, name))
-    wanted = [name for name in _NAMES if name not in outputs]
+    outputs, messages, wanted = {}, [], []
+    for name in _NAMES:
+        source, path = given[name], evaluator_path(workspace, name)
+        if source is not None:
+            require_verified(source, workspace, config.runtime)
+            messages += _bring(name, source, path, config, workspace, device)
+            outputs[name] = workspace.relative(path)
+        elif name == "attribute_classifier" and not config.synthesize.enabled:
+            # A classifier of drawings would say of photographs what it never learned.
+            messages += [_absent(name, path, "photographs here have no labels of attributes")]
+        else:
+            wanted.append(name)
     counts, figures = {}, {}
     if wanted:
         counts, figures, reason = _train(config, workspace, wanted, device)
@@ -82,21 +108,86 @@ def _make(
             path = evaluator_path(workspace, name)
             if reason is None:
                 outputs[name] = workspace.relative(path)
-                continue
-            # A file of an earlier configuration must not pass for this one's evaluator.
-            path.unlink(missing_ok=True)
-            messages.append(
-                f"no {name.replace('_', ' ')}: {reason}. What needs it is reported as missing; "
-                f"give train_evaluators.{name}_weights, or label more images with age and subject."
-            )
+            else:
+                messages.append(
+                    _absent(name, path, reason, "label more images with age and subject")
+                )
+    if "attribute_classifier" in outputs:
+        figures |= _attribute_accuracy(workspace, device)
     return StageReport(STAGE, counts=counts, figures=figures, outputs=outputs, messages=messages)
 
 
+def _absent(name: str, path: Path, reason: str, otherwise: str = "") -> str:
+    """Say that there is no such evaluator, and take away what an earlier configuration left."""
+    path.unlink(missing_ok=True)
+    return (
+        f"no {name.replace('_', ' ')}: {reason}. What needs it is reported as missing; "
+        f"give train_evaluators.{name}_weights{', or ' if otherwise else ''}{otherwise}."
+    )
+
+
+def _bring(
+    name: str,
+    source: Path,
+    path: Path,
+    config: PipelineConfig,
+    workspace: Workspace,
+    device: "torch.device",
+) -> list[str]:
+    """Copy given weights, refused before they are copied if they do not fit; return messages."""
+    from agetf_pipeline.evaluation.attributes import load_attribute_reader
+    from agetf_pipeline.evaluation.embedders import bring_embedder, load_embedder
+    from agetf_pipeline.evaluation.judges import AGE_KIND, load_judge
+
+    if name == "identity_embedder":
+        messages = _about_use(source, config, workspace)
+        bring_embedder(source, path)
+        embedder = load_embedder(path, device)
+        return [*messages, f"identities: {embedder.name}, trained on {embedder.trained_on}"]
+    if name == "age_estimator":
+        load_judge(source, AGE_KIND, device)
+    else:
+        load_attribute_reader(source, device)
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+    return []
+
+
+def _about_use(source: Path, config: PipelineConfig, workspace: Workspace) -> list[str]:
+    """Refuse what training is guided by; warn of what chose the images."""
+    from agetf_pipeline.evaluation.embedders import tensors_digest
+
+    own = tensors_digest(source)
+    same = {use for use, path in _used(config, workspace).items() if tensors_digest(path) == own}
+    if "guidance" in same:
+        raise StageError(
+            f"Expected a recogniser that training never saw; found that {source} is the network of "
+            "models/guidance/identity_embedder.safetensors, by which training is guided: its "
+            "figures would praise what training learned to please. Give another file in "
+            "train_evaluators.identity_embedder_weights."
+        )
+    if "guard" in same:
+        return [
+            "the identity embedder is also the guard after enhancement (recheck.identity_weights): "
+            "its figures on images that the guard let through flatter. Name another for one of them"
+        ]
+    return []
+
+
+def _attribute_accuracy(workspace: Workspace, device: "torch.device") -> dict[str, float | None]:
+    """Return the classifier's own accuracy on faces it has not seen, by attribute."""
+    from agetf_pipeline.evaluation.attributes import load_attribute_reader
+
+    reader = load_attribute_reader(evaluator_path(workspace, "attribute_classifier"), device)
+    return {f"attribute_accuracy_{name}": own.accuracy for name, own in reader.accuracy.items()}
+
+
 def _train(
-    config: PipelineConfig, workspace: Workspace, wanted: list[str], device
+    config: PipelineConfig, workspace: Workspace, wanted: list[str], device: "torch.device"
 ) -> tuple[dict[str, int], dict[str, float | None], str | None]:
     """Train the wanted evaluators; counts, last losses, and why not, where there is too little."""
     from agetf_pipeline.evaluation import faces, training
+    from agetf_pipeline.evaluation.attribute_training import train_attribute_classifier
 
     settings = config.train_evaluators
     if config.synthesize.enabled:
@@ -108,15 +199,14 @@ def _train(
         if reason is not None:
             return {"num_faces": len(data.faces)}, {}, reason
     trainers = {
-        "age_estimator": training.train_age_estimator,
         "identity_embedder": training.train_identity_embedder,
+        "age_estimator": training.train_age_estimator,
+        "attribute_classifier": train_attribute_classifier,
     }
     calls = []
     for name in wanted:
-        architecture = settings.model_dump(
-            mode="json", exclude={"age_estimator_weights", "identity_embedder_weights"}
-        )
-        identity = fingerprint(architecture, CODE_VERSION, {"faces": data.version, "name": name})
+        made_by = {"faces": data.version, "name": name}
+        identity = fingerprint(_fingerprinted(config), CODE_VERSION, made_by)
         checkpoint = workspace.state / "fit" / f"evaluation_{name}.pt"
         path = evaluator_path(workspace, name)
         calls.append((trainers[name], data, settings, path, checkpoint, identity, device))

@@ -5,6 +5,7 @@ import torch
 from agetf_pipeline.config.evaluate import TrainEvaluatorsConfig
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.evaluation import judges, training
+from agetf_pipeline.evaluation.discriminant import fisher_discriminant
 from agetf_pipeline.evaluation.faces import draw_faces, drawn_version
 from agetf_pipeline.evaluation.networks import AgeEstimator, IdentityEmbedder
 
@@ -35,6 +36,57 @@ def test_age_estimator_gives_distributions():
 def test_embeddings_are_unit_vectors():
     out = IdentityEmbedder(8, 16).eval()(torch.rand(3, 3, 64, 64) * 2 - 1)
     torch.testing.assert_close(out.norm(dim=-1), torch.ones(3))
+
+
+def test_a_face_and_its_mirror_image_are_one_person():
+    embedder, faces_BCHW = IdentityEmbedder(8, 16).eval(), torch.rand(2, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(embedder(faces_BCHW), embedder(faces_BCHW.flip(-1)))
+
+
+def simulated(num_people: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features in which four directions tell people apart, hidden beneath six that do not."""
+    rng = np.random.default_rng(seed)
+    people = np.repeat(np.arange(num_people), 3)
+    telling = rng.normal(size=(num_people, 4))[people] + 0.1 * rng.normal(size=(len(people), 4))
+    idle = 3 * rng.normal(size=(len(people), 6))
+    mixing = np.linalg.qr(np.random.default_rng(0).normal(size=(10, 10)))[0]
+    return np.concatenate([telling, idle], axis=1) @ mixing + 7.0, people
+
+
+def test_the_discriminant_finds_what_tells_people_apart():
+    found = fisher_discriminant(*simulated(200, 1))
+    assert found is not None
+    features, people = simulated(100, 2)
+    mapped = (features - found.centre) @ found.matrix
+
+    def closest_is_the_same_person(x: np.ndarray) -> float:
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+        cosine = unit @ unit.T - 3 * np.eye(len(x))
+        return float(np.mean(people[cosine.argmax(axis=1)] == people))
+
+    before, after = (closest_is_the_same_person(x) for x in (features - found.centre, mapped))
+    assert before < 0.25
+    assert after > 0.5
+    spread = mapped.std(axis=0)
+    assert spread[:4].min() > 2 * spread[4:].max()
+
+
+def test_too_few_second_photographs_give_no_discriminant():
+    features, people = simulated(19, 1)  # 38 second photographs of ten dimensions
+    assert fisher_discriminant(features, people) is None
+    assert fisher_discriminant(features, np.arange(len(features))) is None
+
+
+def test_where_traits_are_known_they_teach_the_embedder_and_the_discriminant_is_computed(tmp_path):
+    config = CONFIG.model_copy(update={"embedding_dim": 8, "num_identities": 40, "num_steps": 8})
+    drawn = draw_faces(config)
+    assert drawn.traits is not None
+    assert drawn.traits.shape[0] == 80
+    path = tmp_path / "w.safetensors"
+    losses = training.train_identity_embedder(drawn, config, path, tmp_path / "c.pt", "id", CPU)
+    assert losses[-1] < losses[0]
+    state = judges.load_judge(path, judges.IDENTITY_KIND, CPU).module.state_dict()
+    assert not torch.equal(state["discriminant.weight"], torch.eye(8))
 
 
 def test_age_loss_is_smallest_at_the_true_age():
@@ -70,6 +122,14 @@ def test_augmentation_keeps_range_and_is_a_function_of_its_generator():
     torch.testing.assert_close(first, again)
     assert not torch.equal(first, other)
     assert first.abs().max() <= 1
+
+
+def test_unmoved_faces_stay_where_they_are_or_are_mirrored():
+    x = torch.zeros(16, 3, 32, 32)
+    x[:, :, 10:14, 4:8] = 0.5
+    still = training.augment(x, torch.Generator().manual_seed(0), moved=False)
+    columns = {int(face.mean(dim=(0, 1)).argmax()) // 4 for face in still}
+    assert columns == {1, 6}
 
 
 @pytest.mark.parametrize(
