@@ -30,7 +30,7 @@ def save_grid(
         sources: uint8 (N, S, S, 3), RGB.
         renderings: uint8 (N, A, S, S, 3), RGB.
         ages_years: The A ages, for the header.
-        row_labels: N short texts at the left.
+        row_labels: N short texts at the left, of one line or several.
         title: A line at the top.
         footer: A line at the bottom, such as "synthetic faces".
         cell_px: Side of a face in the picture; faces are resized to it (Lanczos).
@@ -52,7 +52,8 @@ def save_grid(
     large = ImageFont.load_default(size=max(12, cell_px // 5))
     label_width = 0
     if row_labels:
-        label_width = int(max(small.getlength(text) for text in row_labels)) + margin // 2
+        lines = [line for text in row_labels for line in text.split("\n")]
+        label_width = int(max(small.getlength(line) for line in lines)) + margin // 2
     top = margin + (int(cell_px * 0.34) if title else 0) + int(cell_px * 0.24)
     bottom = margin + (int(cell_px * 0.2) if footer else 0)
     first = margin + label_width
@@ -79,7 +80,7 @@ def save_grid(
     if footer:
         draw.text((margin, height - margin * 0.6), footer, _FAINT, small, anchor="ls")
     with atomic_path(path) as temporary:
-        canvas.save(temporary, optimize=True)
+        canvas.save(temporary)
     return path
 
 

@@ -1,5 +1,7 @@
 """The MLflow registry and the release files."""
 
+from datetime import date
+
 from pydantic import Field
 
 from agetf_pipeline.config.base import Section
@@ -59,3 +61,13 @@ class ReleaseConfig(Section):
         description="Enhanced CAF images too. Pictures of people stay out unless asked for.",
     )
     version: str = Field(default="0.1.0", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    licence: str = Field(
+        default="CC-BY-NC-SA-4.0",
+        description="Of the metadata; FFHQ-Aging and CAF allow non-commercial use only.",
+    )
+    url: str | None = Field(default=None, description="Where the release will be found.")
+    cite_as: str | None = Field(default=None, description="How to cite it.")
+    date_published: date | None = Field(
+        default=None,
+        description="Asked for, not read off a clock: the same tables, the same files.",
+    )

@@ -5,6 +5,7 @@ is a fallback, not the state of the art; another one takes its place through `Fa
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -43,6 +44,14 @@ class FoundFace:
     eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A box that may be a face, and whether the cascades alone confirm it."""
+
+    box: FoundFace
+    confirmed: bool
+
+
 class FaceDetector(Protocol):
     """Anything that finds faces in an upright picture, uint8 (H, W, 3), RGB."""
 
@@ -68,31 +77,47 @@ class HaarDetector:
 
     def find(self, rgb: np.ndarray) -> list[FoundFace]:
         """Return the confirmed faces; in a second pass, if none, with local contrast evened out."""
+        for boxes, grey in self._passes(rgb):
+            faces: list[FoundFace] = []
+            for candidate in boxes:
+                box = candidate.box
+                if any(_overlap(box, face) > 0.3 for face in faces):
+                    continue
+                eyes = self._find_eyes(grey, box)
+                if eyes is not None or candidate.confirmed:
+                    faces.append(FoundFace(box.left, box.top, box.side, eyes))
+            if faces:
+                return faces
+        return []
+
+    def has_face(self, rgb: np.ndarray) -> bool:
+        """Return whether `find` finds a face; eyes are only looked for where they decide."""
+        return any(
+            any(candidate.confirmed for candidate in boxes)
+            or any(self._find_eyes(grey, candidate.box) is not None for candidate in boxes)
+            for boxes, grey in self._passes(rgb)
+        )
+
+    def _passes(self, rgb: np.ndarray) -> Iterator[tuple[list[_Candidate], np.ndarray]]:
+        """Yield the boxes of each pass, the surest first, with the picture in grey."""
         import cv2
 
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         scale = min(1.0, _SEARCH_PX / max(grey.shape))
         small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        for prepared in (small, cv2.createCLAHE(2.0, (8, 8)).apply(small)):
-            faces = self._find_in(prepared, grey, scale)
-            if faces:
-                return faces
-        return []
+        yield self._boxes_in(small, scale), grey
+        yield self._boxes_in(cv2.createCLAHE(2.0, (8, 8)).apply(small), scale), grey
 
-    def _find_in(self, small: np.ndarray, grey: np.ndarray, scale: float) -> list[FoundFace]:
+    def _boxes_in(self, small: np.ndarray, scale: float) -> list[_Candidate]:
         strict = _boxes(self._strict, small, scale)
         loose = _boxes(self._loose, small, scale)
-        faces: list[FoundFace] = []
+        candidates = []
         for box, weight in sorted(strict + loose, key=lambda item: -item[1]):
-            if any(_overlap(box, face) > 0.3 for face in faces):
-                continue
             agreed = any(_overlap(box, a) > 0.4 for a, _ in strict) and any(
                 _overlap(box, b) > 0.4 for b, _ in loose
             )
-            eyes = self._find_eyes(grey, box)
-            if eyes is not None or agreed or weight >= _STRONG_WEIGHT:
-                faces.append(FoundFace(box.left, box.top, box.side, eyes))
-        return faces
+            candidates.append(_Candidate(box, agreed or weight >= _STRONG_WEIGHT))
+        return candidates
 
     def _find_eyes(
         self, grey: np.ndarray, box: FoundFace
@@ -220,7 +245,7 @@ def flags_of(face: FoundFace, faces: list[FoundFace], size_px: int) -> list[str]
 
 
 @cache
-def default_detector() -> FaceDetector:
+def default_detector() -> HaarDetector:
     """Return the detector of this process, loaded once."""
     return HaarDetector()
 

@@ -19,7 +19,9 @@ def cells_of(groups: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray
     for axis, values in groups.items():
         known = [str(value) for value in np.unique(values) if value]
         # Ages in their order, everything else by name.
-        known.sort(key=lambda value: (AGE_GROUPS.index(value) if value in AGE_GROUPS else -1, value))
+        known.sort(
+            key=lambda value: (AGE_GROUPS.index(value) if value in AGE_GROUPS else -1, value)
+        )
         for value in known:
             yield f"{axis}={value}", values == value
 

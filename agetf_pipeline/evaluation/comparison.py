@@ -9,7 +9,7 @@ from agetf_pipeline.evaluation.cells import measure_cells
 from agetf_pipeline.evaluation.readings import HeldOutFaces
 from agetf_pipeline.evaluation.scores import mean_of, unit_of
 
-PREFIX = "against_champion"
+PREFIX, CHAMPION = "against_champion", "champion"
 
 
 def compare(
@@ -18,7 +18,9 @@ def compare(
     held_out: HeldOutFaces,
     sampling: Sampling,
 ) -> dict[str, Measure]:
-    """Return challenger minus champion, `against_champion/<figure>`, and the same in each cell.
+    """Return challenger minus champion, `against_champion/<figure>`, overall and in each cell.
+
+    Beside them the champion's own means, `champion/<figure>`.
 
     Differences are taken face by face before whole people are drawn: what makes a face hard for
     both cancels, so the interval is that of the difference alone.
@@ -33,7 +35,8 @@ def compare(
         name: challenger[name] - champion[name] for name in challenger if name in champion
     }
     overall = {
-        f"{PREFIX}/{name}": mean_of(values, held_out.identities, sampling, unit_of(name))
-        for name, values in differences.items()
+        f"{prefix}/{name}": mean_of(values, held_out.identities, sampling, unit_of(name))
+        for prefix, figures in ((CHAMPION, champion), (PREFIX, differences))
+        for name, values in figures.items()
     }
     return overall | measure_cells(differences, held_out, sampling, PREFIX)

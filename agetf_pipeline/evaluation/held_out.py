@@ -5,7 +5,7 @@ import polars as pl
 
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.images import load_faces
-from agetf_pipeline.evaluation.renderings import HeldOutFaces
+from agetf_pipeline.evaluation.readings import HeldOutFaces
 
 MAX_REAL_FACES = 2000
 """Real faces used for pairs: their number grows with the square of this."""
@@ -35,14 +35,46 @@ def held_out_rows(manifest: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def load_held_out(workspace: Workspace, rows: pl.DataFrame, size_px: int) -> HeldOutFaces:
-    """Read held-out faces at one size, with their ages by label."""
+def load_held_out(
+    workspace: Workspace,
+    rows: pl.DataFrame,
+    size_px: int,
+    groups: dict[str, np.ndarray] | None = None,
+) -> HeldOutFaces:
+    """Read held-out faces at one size, with their ages by label and the groups they belong to."""
     return HeldOutFaces(
         rows["image_id"].to_list(),
         rows["identity"].to_numpy(),
         load_faces(workspace, rows["shown_path"], size_px),
         rows["age_years"].to_numpy().astype(np.float64).clip(0, 100),
+        groups or {},
     )
+
+
+def groups_of(
+    rows: pl.DataFrame, images: pl.DataFrame, truth: pl.DataFrame | None
+) -> dict[str, np.ndarray]:
+    """Return what is known of each row, by axis: str (N,), empty where it is not known.
+
+    Args:
+        rows: From `held_out_rows`.
+        images: Table `images`, which says what the corpus knows.
+        truth: The truth table of a synthetic corpus, if there is one.
+
+    Returns:
+        `age_group` of the label, and `gender` where any row's is known.
+    """
+    genders = images.select("image_id", "gender")
+    if truth is not None and "gender" in truth.columns:
+        known = truth.select("image_id", pl.col("gender").alias("true_gender"))
+        genders = known.join(genders, on="image_id", how="left").select(
+            "image_id", pl.coalesce("gender", "true_gender").alias("gender")
+        )
+    joined = rows.join(
+        genders.unique("image_id"), on="image_id", how="left", maintain_order="left"
+    ).with_columns(pl.col("gender").fill_null(""))
+    groups = {axis: joined[axis].to_numpy() for axis in ("age_group", "gender")}
+    return {axis: values for axis, values in groups.items() if any(values)}
 
 
 def true_ages(rows: pl.DataFrame, truth: pl.DataFrame | None) -> np.ndarray:

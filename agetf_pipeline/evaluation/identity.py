@@ -59,83 +59,117 @@ def gap_name(gap: tuple[float, float]) -> str:
     return f"{gap[0]:g}-{min(gap[1], 100):g}"
 
 
+@dataclass(frozen=True)
+class Verification:
+    """A threshold and the real pairs that it was set on.
+
+    Attributes:
+        threshold: Cosine from which two images pass as one person; None with too few pairs.
+        genuine: Pairs of one person.
+        impostor: Pairs of two people.
+        reason: Why there is no threshold.
+    """
+
+    threshold: float | None
+    genuine: Pairs
+    impostor: Pairs
+    reason: str | None = None
+
+
+def set_threshold(pairs: tuple[Pairs, Pairs], false_accept_rate: float) -> Verification:
+    """Set the threshold at a false accept rate on pairs of different real people.
+
+    Args:
+        pairs: Genuine and impostor pairs, from `real_pairs`.
+        false_accept_rate: Share of impostor pairs that may pass.
+    """
+    genuine, impostor = pairs
+    threshold = threshold_at_far(impostor.scores, false_accept_rate)
+    if np.isfinite(threshold):
+        return Verification(threshold, genuine, impostor)
+    reason = (
+        f"{len(impostor.scores)} different-identity pairs are too few for a threshold at a false "
+        f"accept rate of {false_accept_rate:g}"
+    )
+    return Verification(None, genuine, impostor, reason)
+
+
+def measure_real_pairs(verification: Verification, sampling: Sampling) -> dict[str, Measure]:
+    """Measure what the embedder makes of real people: similarities, threshold, genuine rates."""
+    genuine, impostor = verification.genuine, verification.impostor
+    measures = {
+        "real/id_similarity_genuine": measure_mean(genuine.scores, genuine.identities, sampling),
+        "real/id_similarity_impostor": measure_mean(impostor.scores, impostor.identities, sampling),
+    }
+    num_impostors = len(impostor.scores)
+    if verification.threshold is None:
+        names = ("real/verification_threshold", "real/genuine_rate")
+        reason = verification.reason or ""
+        return measures | {
+            name: absent(reason, n=num_impostors, synthetic=sampling.synthetic) for name in names
+        }
+    accepted = (genuine.scores >= verification.threshold).astype(np.float64)
+    measures["real/verification_threshold"] = Measure(
+        verification.threshold,
+        n=num_impostors,
+        synthetic=sampling.synthetic,
+        reason="no interval: the threshold is fixed for all rates below",
+    )
+    measures["real/genuine_rate"] = measure_mean(accepted, genuine.identities, sampling)
+    for gap in GAPS_YEARS:
+        inside = (genuine.gaps_years >= gap[0]) & (genuine.gaps_years < gap[1])
+        measures[f"real/genuine_rate/gap_{gap_name(gap)}"] = measure_mean(
+            accepted[inside], genuine.identities[inside], sampling
+        )
+    return measures
+
+
 def measure_identity(
     similarity_NA: np.ndarray,
+    verified_NA: np.ndarray | None,
     anchors_years: Sequence[float],
     ages_years: np.ndarray,
     identities: np.ndarray,
-    pairs: tuple[Pairs, Pairs],
-    false_accept_rate: float,
+    verification: Verification,
     sampling: Sampling,
 ) -> dict[str, Measure]:
-    """Measure identity of renderings, and of real people at the same gaps of age.
+    """Measure identity of renderings: overall, at each anchor, and at each gap of age.
 
     Args:
         similarity_NA: Cosine of each rendering to its source (N, A).
+        verified_NA: Which renderings pass as their source; None without a threshold.
         anchors_years: Target ages (A,).
         ages_years: Age of each source (N,).
         identities: Person of each source (N,).
-        pairs: Genuine and impostor pairs of real images.
-        false_accept_rate: Sets the threshold.
-        sampling: How intervals are made; n counts faces or pairs.
+        verification: The threshold.
+        sampling: How intervals are made; n counts faces, or renderings of a gap.
     """
-    genuine, impostor = pairs
     measures = {
-        "renderings/id_similarity": measure_mean(similarity_NA.mean(axis=1), identities, sampling),
-        "real/id_similarity_genuine": measure_mean(genuine.scores, genuine.identities, sampling),
-        "real/id_similarity_impostor": measure_mean(impostor.scores, impostor.identities, sampling),
+        "renderings/id_similarity": measure_mean(similarity_NA.mean(axis=1), identities, sampling)
     }
     for a, anchor in enumerate(anchors_years):
         measures[f"renderings/id_similarity/{anchor:g}"] = measure_mean(
             similarity_NA[:, a], identities, sampling
         )
-    threshold = threshold_at_far(impostor.scores, false_accept_rate)
-    num_impostors = len(impostor.scores)
-    if not np.isfinite(threshold):
-        reason = (
-            f"{num_impostors} different-identity pairs are too few for a threshold at a false "
-            f"accept rate of {false_accept_rate:g}"
-        )
-        names = ("real/verification_threshold", "real/genuine_rate", "renderings/verification_rate")
+    if verified_NA is None:
+        reason = verification.reason or "there is no threshold"
         return measures | {
-            name: absent(reason, n=num_impostors, synthetic=sampling.synthetic) for name in names
+            "renderings/verification_rate": absent(reason, synthetic=sampling.synthetic)
         }
-    measures["real/verification_threshold"] = Measure(
-        threshold,
-        n=num_impostors,
-        synthetic=sampling.synthetic,
-        reason="no interval: the threshold is fixed for all rates below",
+    passed_NA = verified_NA.astype(np.float64)
+    measures["renderings/verification_rate"] = measure_mean(
+        passed_NA.mean(axis=1), identities, sampling
     )
+    for a, anchor in enumerate(anchors_years):
+        measures[f"renderings/verification_rate/{anchor:g}"] = measure_mean(
+            passed_NA[:, a], identities, sampling
+        )
     gaps_NA = np.abs(np.asarray(anchors_years)[None] - ages_years[:, None])
-    return measures | _rates(similarity_NA, gaps_NA, identities, genuine, threshold, sampling)
-
-
-def _rates(
-    similarity_NA: np.ndarray,
-    gaps_NA: np.ndarray,
-    identities: np.ndarray,
-    genuine: Pairs,
-    threshold: float,
-    sampling: Sampling,
-) -> dict[str, Measure]:
-    """Rates at the threshold: of all renderings, of all genuine pairs, and per gap of age."""
-    accepted_NA = (similarity_NA >= threshold).astype(np.float64)
-    accepted = (genuine.scores >= threshold).astype(np.float64)
-    measures = {
-        "renderings/verification_rate": measure_mean(
-            accepted_NA.mean(axis=1), identities, sampling
-        ),
-        "real/genuine_rate": measure_mean(accepted, genuine.identities, sampling),
-    }
     people_NA = np.broadcast_to(identities[:, None], gaps_NA.shape)
     for gap in GAPS_YEARS:
-        of_rendered = (gaps_NA >= gap[0]) & (gaps_NA < gap[1])
-        of_real = (genuine.gaps_years >= gap[0]) & (genuine.gaps_years < gap[1])
+        inside = (gaps_NA >= gap[0]) & (gaps_NA < gap[1])
         measures[f"renderings/verification_rate/gap_{gap_name(gap)}"] = measure_mean(
-            accepted_NA[of_rendered], people_NA[of_rendered], sampling
-        )
-        measures[f"real/genuine_rate/gap_{gap_name(gap)}"] = measure_mean(
-            accepted[of_real], genuine.identities[of_real], sampling
+            passed_NA[inside], people_NA[inside], sampling
         )
     return measures
 

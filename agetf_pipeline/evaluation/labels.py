@@ -6,8 +6,16 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from agetf_pipeline.core.statistics import Measure, Sampling, absent, measure, measure_mean
+from agetf_pipeline.core.statistics import (
+    Measure,
+    Sampling,
+    absent,
+    emd_years,
+    measure,
+    measure_mean,
+)
 from agetf_pipeline.data.ages import AGE_GROUPS, group_midpoint, group_of
+from agetf_pipeline.evaluation.cells import cells_of
 
 MIDPOINTS, MIXTURE = "group_midpoints", "mixture"
 EQUAL_MEAN, EQUAL_MEDIAN = "equal_mean", "equal_median"
@@ -28,8 +36,9 @@ def join_labels(
 
     Returns:
         One row per image on which all methods have an answer, so that they are compared on the
-        same images: image_id, identity, true_age_years, true_group, the interval's ends, and a
-        column of years per method (`group_midpoints`, `mixture`, `equal_mean`, `equal_median`,
+        same images: image_id, identity, true_age_years, true_group, gender (empty where it is
+        not known), the interval's ends, and a column of years per method (`group_midpoints`,
+        `mixture`, `equal_mean`, `equal_median`,
         `expert_<name>`).
     """
     answered = predictions.filter((pl.col("status") == "ok") & pl.col("age_years").is_not_null())
@@ -38,7 +47,7 @@ def join_labels(
     midpoints = {group: group_midpoint(group) for group in AGE_GROUPS}
     joined = (
         truth.select("image_id", "identity", "true_age_years")
-        .join(images.select("image_id", "age_group"), on="image_id")
+        .join(images.select("image_id", "age_group", "gender"), on="image_id")
         .join(
             labels.select(
                 "image_id", pl.col("age_years").alias(MIXTURE),
@@ -58,6 +67,7 @@ def join_labels(
             together.list.median().alias(EQUAL_MEDIAN),
             pl.col("true_age_years").map_elements(group_of, pl.String).alias("true_group"),
         )
+        .with_columns(pl.col("gender").fill_null(""))
         .drop("age_group")
         .drop_nulls([MIDPOINTS, MIXTURE, *columns])
         .sort("image_id")
@@ -87,6 +97,9 @@ def measure_labels(joined: pl.DataFrame, sampling: Sampling) -> dict[str, Measur
     for name in (MIDPOINTS, MIXTURE):
         within = (errors[name] <= 5).astype(np.float64)
         measures[f"labels/cs5/{name}"] = measure_mean(within, identities, sampling)
+        measures[f"labels/age_emd_years/{name}"] = measure(
+            emd_years, [joined[name].to_numpy(), true], identities, sampling, "years"
+        )
     measures["labels/mae_gain_years"] = measure_mean(
         errors[MIDPOINTS] - errors[MIXTURE], identities, sampling, "years"
     )
@@ -100,6 +113,11 @@ def measure_labels(joined: pl.DataFrame, sampling: Sampling) -> dict[str, Measur
         inside = (joined["true_group"] == group).to_numpy()
         for name in (MIDPOINTS, MIXTURE):
             measures[f"labels/mae_years/{name}/{group}"] = measure_mean(
+                errors[name][inside], identities[inside], sampling, "years"
+            )
+    for cell, inside in cells_of({"gender": joined["gender"].to_numpy()}):
+        for name in (MIDPOINTS, MIXTURE):
+            measures[f"labels/mae_years/{name}/{cell}"] = measure_mean(
                 errors[name][inside], identities[inside], sampling, "years"
             )
     return measures

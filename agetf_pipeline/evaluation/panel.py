@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from agetf_pipeline.core.statistics import Measure
+
 
 class AgeReader(Protocol):
     """Reads ages of faces."""
@@ -70,6 +72,7 @@ class Panel:
         own_features: Features of a network of this project; what they give has names of its own.
         lpips: LPIPS, by its published weights alone.
         face_finder: The detector that finds faces in photographs.
+        attribute_accuracy: How often the reader of attributes is right, by attribute.
         absent: Why there is none, by the names above; with the file to supply where it helps.
         versions: What each is: sha256 of its weights, or the version of its code.
     """
@@ -82,5 +85,6 @@ class Panel:
     own_features: FeatureExtractor | None = None
     lpips: PairDistance | None = None
     face_finder: FaceFinder | None = None
+    attribute_accuracy: dict[str, Measure] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

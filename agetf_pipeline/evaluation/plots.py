@@ -14,24 +14,64 @@ from agetf_pipeline.evaluation.labels import MIDPOINTS, MIXTURE, methods_of
 
 
 def plot_read_ages(
-    path: Path, anchors_years: Sequence[float], read_NA: np.ndarray, synthetic: bool
+    path: Path,
+    anchors_years: Sequence[float],
+    read_years: Mapping[str, np.ndarray],
+    synthetic: bool,
 ) -> None:
-    """Plot target against read age: every face, the mean, and the line of perfect rendering."""
-    fig = figure(6.4, 4.6)
-    axes = fig.subplots()
+    """Plot target against read age: every face, the mean, and the line of perfect rendering.
+
+    Args:
+        path: File to write.
+        anchors_years: Target ages (A,).
+        read_years: Ages read (N, A), a panel for each who read them.
+        synthetic: Whether the faces are.
+    """
+    titles = {"estimator": "read by the outside estimator", "mixture": "read by the mixture"}
+    fig = figure(6.4 * len(read_years), 4.6)
+    panels = fig.subplots(1, len(read_years), squeeze=False)[0]
     anchors = np.asarray(anchors_years)
-    axes.plot(anchors, read_NA.T, color=GREY, alpha=0.18, linewidth=0.8)
-    axes.plot([0, 100], [0, 100], color="black", linestyle=":", linewidth=1, label="target")
-    axes.errorbar(
-        anchors, read_NA.mean(axis=0), yerr=read_NA.std(axis=0), color=BLUE, marker="o",
-        capsize=3, linewidth=2, label="mean and SD over faces",
-    )  # fmt: skip
-    axes.set(
-        title=f"Age read from renderings, {len(read_NA)}{_word(synthetic)} faces",
-        xlabel="target age (years)", ylabel="age read by the outside estimator (years)",
-        xlim=(0, 100), ylim=(0, 100),
-    )  # fmt: skip
-    axes.legend(loc="upper left")
+    for axes, (reader, read_NA) in zip(panels, read_years.items(), strict=True):
+        whole_NA = read_NA[np.isfinite(read_NA).all(axis=1)]
+        axes.plot(anchors, whole_NA.T, color=GREY, alpha=0.12, linewidth=0.8)
+        axes.plot([0, 100], [0, 100], color="black", linestyle=":", linewidth=1, label="target")
+        if len(whole_NA):
+            axes.errorbar(
+                anchors, whole_NA.mean(axis=0), yerr=whole_NA.std(axis=0), color=BLUE, marker="o",
+                capsize=3, linewidth=2, label="mean and SD over faces",
+            )  # fmt: skip
+        axes.set(
+            title=f"{len(whole_NA)}{_word(synthetic)} faces at ten ages"
+            if len(anchors) == 10
+            else f"{len(whole_NA)}{_word(synthetic)} faces",
+            xlabel="target age (years)", ylabel=f"age {titles[reader]} (years)",
+            xlim=(0, 100), ylim=(0, 100),
+        )  # fmt: skip
+        axes.legend(loc="upper left")
+    save_figure(path, fig)
+
+
+def plot_groups(path: Path, measures: Mapping[str, Measure], synthetic: bool) -> None:
+    """Plot age error and identity of each group of faces, with intervals and the overall mean."""
+    figures = (("age_mae_years", "MAE of the age read (years)", BLUE),
+               ("id_similarity", "similarity to the source", PALETTE[2]))  # fmt: skip
+    fig = figure(11, 4.4)
+    for axes, (name, title, colour) in zip(fig.subplots(1, 2), figures, strict=True):
+        prefix = f"renderings/{name}/"
+        cells = {
+            key.removeprefix(prefix): item
+            for key, item in measures.items()
+            if key.startswith(prefix) and "=" in key and item.value is not None
+        }
+        for row, item in enumerate(reversed(cells.values())):
+            axes.errorbar(item.value, row, xerr=_error(item), color=colour, marker="o", capsize=3)
+        labels = [f"{key.partition('=')[2]} (n={item.n})" for key, item in cells.items()]
+        axes.set_yticks(range(len(cells)), labels[::-1])
+        overall = measures.get(f"renderings/{name}")
+        if overall is not None and overall.value is not None:
+            axes.axvline(overall.value, color=GREY, linestyle="--", linewidth=1, label="all faces")
+            axes.legend(loc="best")
+        axes.set(title=f"{title},{_word(synthetic)} sources", xlabel=title)
     save_figure(path, fig)
 
 

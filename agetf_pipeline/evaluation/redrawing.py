@@ -11,7 +11,7 @@ from agetf_pipeline.core.statistics import Measure, Sampling, absent, measure_me
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.images import read_rgb, resize_rgb
 from agetf_pipeline.evaluation.image_metrics import psnr, ssim
-from agetf_pipeline.evaluation.renderings import HeldOutFaces, RendersAges
+from agetf_pipeline.evaluation.readings import HeldOutFaces, RendersAges
 
 _NAMES = ("truth_psnr", "truth_psnr_unchanged", "truth_ssim", "truth_ssim_unchanged")
 _SAME_DRAWING_DB = 35.0

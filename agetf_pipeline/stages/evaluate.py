@@ -1,10 +1,12 @@
 """Measure labels, enhancement and renderings; write the run's report.
 
 Nothing measured here goes back into training: the evaluators and the truth of a synthetic corpus
-are read by this stage alone.
+are read by this stage alone. Where the registry has a champion, it renders the same faces for the
+same judges: what decides about promotion are differences face by face.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
@@ -14,10 +16,12 @@ from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, LABELS, PREDICTIONS, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import list_partitions, read_table, table_hashes, write_parquet
 from agetf_pipeline.stages.base import StageReport, run_once
-from agetf_pipeline.stages.train_evaluators import evaluator_path
+
+if TYPE_CHECKING:
+    from agetf_pipeline.registry.reference import Reference
 
 STAGE = "evaluate"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _FIGURES = (
     "labels/mae_years/mixture",
@@ -28,9 +32,15 @@ _FIGURES = (
     "enhancement/ssim/gain",
     "renderings/age_spearman",
     "renderings/age_mae_years",
+    "renderings/mixture_age_mae_years",
     "renderings/id_similarity",
     "renderings/verification_rate",
+    "real/genuine_rate",
+    "renderings/attributes_kept",
+    "renderings/face_found_rate",
     "real/age_estimator_mae_years",
+    "against_champion/age_mae_years",
+    "against_champion/id_similarity",
 )
 
 
@@ -53,47 +63,67 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         raise StageError(
             f"Expected trained weights at {weights}; found nothing. Run the stage train first."
         )
-    versions = _versions(workspace, weights)
+    reference = _reference(config, workspace, weights)
+    versions = _versions(config, workspace, weights, reference)
     caf = [name for name in list_partitions(workspace, ENHANCED) if is_caf(name)]
     inputs = {
         **versions,
         **table_hashes(workspace, TRAINING_MANIFEST),
         **table_hashes(workspace, ENHANCED, caf),
+        **table_hashes(workspace, IMAGES),
         **truth_hashes(workspace),
     }
-    for spec in (IMAGES, LABELS, PREDICTIONS):
+    for spec in (LABELS, PREDICTIONS):
         inputs |= table_hashes(workspace, spec, [FFHQ_PARTITION])
+    section = config.evaluate.settings()
+    for weights_of_others in ("inception_weights", "alexnet_weights"):
+        section.pop(weights_of_others)  # where they lie does not matter, only what they are
     settings = {
-        **config.evaluate.settings(),
+        **section,
         "run_name": config.train.run_name,
         "synthetic": config.synthesize.enabled,
     }
     return run_once(
         workspace, STAGE, settings, CODE_VERSION, inputs,
-        lambda: _evaluate(config, workspace, weights, versions),
+        lambda: _evaluate(config, workspace, weights, reference, versions),
     )  # fmt: skip
 
 
-def _versions(workspace: Workspace, weights: Path) -> dict[str, str]:
-    """Content hashes of everything that was trained, as far as it exists."""
-    files = {
-        "age_transformer": weights,
-        "calibration": workspace.models / "moe" / "calibration.json",
-        "evaluation age estimator": evaluator_path(workspace, "age_estimator"),
-        "evaluation identity embedder": evaluator_path(workspace, "identity_embedder"),
-    }
-    return {name: hash_file(path) for name, path in files.items() if path.is_file()}
+def _reference(config: PipelineConfig, workspace: Workspace, weights: Path) -> "Reference | None":
+    """Return the registered version that the model is compared with, None where there is none."""
+    from agetf_pipeline.registry.reference import champion_to_compare
+
+    if not config.evaluate.compare_with_champion:
+        return None
+    return champion_to_compare(config, workspace, hash_file(weights))
+
+
+def _versions(
+    config: PipelineConfig, workspace: Workspace, weights: Path, reference: "Reference | None"
+) -> dict[str, str]:
+    """Return content hashes of everything that was trained, as far as it exists."""
+    from agetf_pipeline.evaluation.panel_loading import panel_hashes
+
+    versions = {"age_transformer": hash_file(weights)}
+    versions |= {f"judge: {name}": sha for name, sha in panel_hashes(config, workspace).items()}
+    if reference is not None:
+        versions["champion"] = reference.sha256
+    return versions
 
 
 def _evaluate(
-    config: PipelineConfig, workspace: Workspace, weights: Path, versions: dict[str, str]
+    config: PipelineConfig,
+    workspace: Workspace,
+    weights: Path,
+    reference: "Reference | None",
+    versions: dict[str, str],
 ) -> StageReport:
     from agetf_pipeline.age_transformer.renderer import Renderer
-    from agetf_pipeline.core.devices import resolve_device, set_num_threads
+    from agetf_pipeline.core.devices import set_num_threads
     from agetf_pipeline.core.statistics import Sampling
-    from agetf_pipeline.evaluation import measuring
-    from agetf_pipeline.evaluation.judges import AGE_KIND, IDENTITY_KIND, load_judge
+    from agetf_pipeline.evaluation import measuring, measuring_renderings
     from agetf_pipeline.evaluation.must_hold import judge
+    from agetf_pipeline.evaluation.panel_loading import load_panel
     from agetf_pipeline.evaluation.truth import load_truth
 
     set_num_threads(config.runtime.num_threads)
@@ -105,29 +135,29 @@ def _evaluate(
     findings = measuring.Findings(run_folder(config, workspace), sampling)
     findings.folder.mkdir(parents=True, exist_ok=True)
     truth = load_truth(workspace)
-    manifest = read_table(workspace, TRAINING_MANIFEST)
-    renderer = Renderer.load(weights, config.runtime.device)
-    anchors = tuple(renderer.settings.anchors_years)
-    device = resolve_device(config.runtime.device)
-    age_judge, identity_judge = (
-        load_judge(path, kind, device) if path.is_file() else None
-        for path, kind in (
-            (evaluator_path(workspace, "age_estimator"), AGE_KIND),
-            (evaluator_path(workspace, "identity_embedder"), IDENTITY_KIND),
-        )
+    sources = measuring_renderings.Sources(
+        workspace, read_table(workspace, TRAINING_MANIFEST), read_table(workspace, IMAGES), truth
     )
-    measuring.add_renderings(
-        findings, workspace, manifest, truth, renderer, renderer.size_px, anchors,
-        (age_judge, identity_judge), settings,
-    )  # fmt: skip
+
+    champion = None
+    if reference is not None:
+        name = f"champion, version {reference.version}"
+        theirs = Renderer.load(reference.weights, config.runtime.device)
+        champion = measuring_renderings.Model(theirs, theirs.size_px, name)
+    ours = Renderer.load(weights, config.runtime.device)
+    tested = measuring_renderings.Model(ours, ours.size_px, config.train.run_name)
+    anchors = tuple(float(age) for age in ours.settings.anchors_years)
+    measuring_renderings.add_renderings(
+        findings, sources, tested, champion, anchors, load_panel(config, workspace), settings
+    )
     measuring.add_labels(findings, workspace, truth)
     measuring.add_enhancement(findings, workspace, truth)
     statements = judge(findings.measures, settings)
-    return _write(config, workspace, findings, statements, anchors, versions)
+    return _write(config, workspace, findings, statements, anchors, reference, versions)
 
 
 def _write(
-    config: PipelineConfig, workspace: Workspace, findings, statements, anchors, versions
+    config: PipelineConfig, workspace: Workspace, findings, statements, anchors, reference, versions
 ) -> StageReport:
     """Write metrics, per-image table and report; return the stage's report."""
     import polars as pl
@@ -148,6 +178,13 @@ def _write(
         {
             "run_name": config.train.run_name,
             "synthetic": synthetic,
+            "champion": None
+            if reference is None
+            else {
+                "model": reference.model,
+                "version": reference.version,
+                "weights_sha256": reference.sha256,
+            },
             "must_hold": [statement.as_dict() for statement in statements],
             "metrics": {name: item.as_dict() for name, item in measures.items()},
             "versions": versions,
@@ -161,7 +198,12 @@ def _write(
         f"Evaluation of {config.train.run_name}",
         summarise(measures, statements, synthetic),
         statements,
-        build_sections(measures, findings.pictures, anchors),
+        build_sections(
+            measures,
+            findings.pictures,
+            anchors,
+            None if reference is None else f"The champion (version {reference.version})",
+        ),
         versions,
         synthetic,
     )

@@ -103,3 +103,14 @@ def test_the_cascades_find_a_drawn_face_in_a_scene_and_none_in_an_empty_one():
     again = np.asarray(crop[0][::2, ::2], dtype=float)
     correlation = np.corrcoef(reference.ravel(), again.ravel())[0, 1]
     assert correlation > 0.7
+
+
+def test_whether_there_is_a_face_is_answered_as_by_finding_it():
+    rng = np.random.default_rng(0)
+    detector = default_detector()
+    pictures = [draw_face(draw_identity(seed), 5.0 + 9 * seed, 128) for seed in range(8)]
+    pictures += [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(4)]
+    verdicts = [detector.has_face(picture) for picture in pictures]
+    assert verdicts == [bool(detector.find(picture)) for picture in pictures]
+    assert sum(verdicts[:8]) >= 4
+    assert not any(verdicts[8:])

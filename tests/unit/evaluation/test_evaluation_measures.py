@@ -17,7 +17,10 @@ def corpus(num_images: int = 200):
     true = rng.uniform(0, 100, num_images)
     ids = [f"{i:03d}" for i in range(num_images)]
     truth = pl.DataFrame({"image_id": ids, "identity": ids, "true_age_years": true})
-    images = pl.DataFrame({"image_id": ids, "age_group": [group_of(age) for age in true]})
+    genders = [("female", "male", None)[i % 3] for i in range(num_images)]
+    images = pl.DataFrame(
+        {"image_id": ids, "age_group": [group_of(age) for age in true], "gender": genders}
+    )
     table = pl.DataFrame(
         {
             "image_id": ids,
@@ -57,6 +60,10 @@ def test_labels_against_known_errors():
     assert labels.best_expert(found) == "expert_mivolo"
     assert found["labels/mae_ratio_to_best_expert"].value == pytest.approx(0.5, abs=1e-4)
     assert f"labels/mae_years/mixture/{AGE_GROUPS[-1]}" in found
+    assert found["labels/mae_years/mixture/gender=female"].n == 67
+    assert not any(name.endswith("gender=") for name in found)
+    # All ages moved by a year: the distribution as a whole moves by a year.
+    assert found["labels/age_emd_years/mixture"].value == pytest.approx(1.0, abs=1e-4)
 
 
 def test_methods_are_compared_on_the_same_images():
@@ -114,29 +121,30 @@ def test_ages_of_perfect_and_of_constant_renderings():
     assert constant["renderings/age_bias_years/95"].value == pytest.approx(-45)
 
 
-class Brightens:
-    """A renderer for tests: the target age is the grey level of the whole image."""
+def test_ages_that_were_not_read_are_said():
+    read = np.tile([5.0, 50.0], (20, 1))
+    read[3, 1] = np.nan
+    found = renderings.measure_ages(read, (5, 50), np.arange(20), SAMPLING, "mixture_")
+    assert found["renderings/mixture_age_mae_years/50"].n == 19
+    assert "1 of 20" in found["renderings/mixture_age_mae_years/50"].note
+    assert found["renderings/mixture_age_mae_years/5"].n == 20
 
-    def render(self, faces_NHWC, ages_years):
-        shape = (len(faces_NHWC), len(ages_years), *faces_NHWC.shape[1:])
-        ages = np.asarray(ages_years)[None, :, None, None, None]
-        return np.broadcast_to(ages, shape).astype(np.uint8)
 
-
-def test_rendering_measures_each_face_at_each_anchor():
-    rng = np.random.default_rng(2)
-    faces = rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
-    held_out = renderings.HeldOutFaces(
-        [str(i) for i in range(12)], np.arange(12), faces, np.full(12, 40.0)
+def test_ages_read_are_compared_with_those_of_real_people_of_that_age():
+    rng = np.random.default_rng(3)
+    real_ages = rng.uniform(0, 100, 400)
+    read = np.stack([np.full(30, 12.0), np.full(30, 50.0)], axis=1)
+    # Whoever is near five is read as twelve, by a reader who does so with everybody.
+    real_read = np.where(real_ages < 10, 12.0, real_ages)
+    found = renderings.measure_age_distributions(
+        read, (5, 50), real_read, real_ages, np.arange(30), SAMPLING
     )
-    rendered = renderings.render_and_read(Brightens(), held_out, (5, 50, 95), None, None, 3)
-    assert rendered.read_years is None
-    assert rendered.grid.shape == (3, 3, 16, 16, 3)
-    assert rendered.grid[0, :, 0, 0, 0].tolist() == [5, 50, 95]
-    assert rendered.sharpness_ratio.max() == 0
-    found = renderings.measure_quality(rendered, held_out.identities, SAMPLING)
-    assert found["renderings/source_psnr"].n == 12
-    assert found["renderings/kid"].value is None
+    assert found["renderings/age_emd_years/5"].value == pytest.approx(0.0, abs=1e-9)
+    assert 1.0 < found["renderings/age_emd_years/50"].value < 4.0
+    few = renderings.measure_age_distributions(
+        read, (5, 50), real_read[:5], real_ages[:5], np.arange(30), SAMPLING
+    )
+    assert few["renderings/age_emd_years/5"].value is None
 
 
 def test_statements_hold_fail_and_stay_open():

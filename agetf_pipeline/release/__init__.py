@@ -1,0 +1,1 @@
+"""Files for others: tables, cards, Croissant metadata, checksums."""
