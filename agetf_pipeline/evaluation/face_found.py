@@ -5,10 +5,11 @@ ask little: the share of real faces that they find belongs beside every rate.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from agetf_pipeline.data.faces import FaceDetector, default_detector
+from agetf_pipeline.data.faces import default_detector
 
 SEARCH_PX = 128
 """Images are brought to this side, so that small and large renderings are asked the same.
@@ -17,6 +18,14 @@ Chosen by trial on aligned faces of 64 to 256 px: the detector then finds all of
 95 % of 200 synthetic ones and nothing in noise. Enlarged to 256 px and more it finds no face more,
 but some in noise; left at 64 px it misses faces.
 """
+
+
+class SeesFaces(Protocol):
+    """A detector that need not say where."""
+
+    def has_face(self, rgb: np.ndarray) -> bool:
+        """Return whether there is a face in a picture, uint8 (H, W, 3)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,12 +37,12 @@ class DetectorFinder:
         search_px: Longer side of an image when it is searched.
     """
 
-    detector: FaceDetector
+    detector: SeesFaces
     search_px: int = SEARCH_PX
 
     def found(self, images_NHWC: np.ndarray) -> np.ndarray:
         """Return whether a face is found in each image, bool (N,), of uint8 RGB images."""
-        found = [bool(self.detector.find(self._resized(image))) for image in images_NHWC]
+        found = [self.detector.has_face(self._resized(image)) for image in images_NHWC]
         return np.array(found, bool)
 
     def _resized(self, rgb: np.ndarray) -> np.ndarray:
