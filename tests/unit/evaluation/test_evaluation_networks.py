@@ -101,6 +101,7 @@ def test_age_loss_is_smallest_at_the_true_age():
 def test_age_loss_has_a_gradient():
     logits = torch.zeros(2, 101, requires_grad=True)
     training.age_loss(logits.log_softmax(-1), torch.tensor([0.0, 100.0])).backward()
+    assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0, 0] < 0 < logits.grad[0, 100]
 
