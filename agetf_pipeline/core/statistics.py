@@ -210,21 +210,28 @@ def order_violation_rate(readings_NA: np.ndarray) -> float:
 
 
 def threshold_at_far(impostor_scores: np.ndarray, false_accept_rate: float) -> float:
-    """Return the smallest threshold t at which `score >= t` accepts at most the given share.
+    """Return the threshold t at which `score >= t` accepts the given share of impostors.
+
+    It is the lowest score of those that may be accepted. A fresh pair then passes with the
+    probability k / (N + 1), k being the number accepted of N; just above the highest refused score
+    it would be (k + 1) / (N + 1), twice the rate where a single pair may be accepted.
 
     Args:
         impostor_scores: Scores of different-identity pairs (N,).
         false_accept_rate: Share in (0, 1).
 
     Returns:
-        The threshold; NaN where N is too small for one accepted pair to be below the rate.
+        The threshold, which accepts at most the share of these scores: of several equal ones all or
+        none. NaN where N is too small for one accepted pair to be below the rate.
     """
     num_allowed = math.floor(len(impostor_scores) * false_accept_rate)
     if num_allowed < 1:
         return math.nan
     ordered = np.sort(np.asarray(impostor_scores, np.float64))[::-1]
-    # Just above the first score that must be refused: ties with it are refused as well.
-    return float(np.nextafter(ordered[num_allowed], np.inf))
+    refused = ordered[num_allowed]
+    accepted = ordered[:num_allowed][ordered[:num_allowed] > refused]
+    # None where all the best tie with the first that must be refused: then all of them are.
+    return float(accepted[-1]) if len(accepted) else float(np.nextafter(refused, np.inf))
 
 
 def effective_number(weights: np.ndarray) -> float:
