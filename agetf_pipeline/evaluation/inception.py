@@ -26,8 +26,8 @@ _MIN_BATCH, _MAX_BATCH = 1, 32
 # What 32 images of 512 px take; larger ones come in smaller batches.
 _MAX_PIXELS = 32 * 512 * 512
 _FILE = (
-    "the file pt_inception-2015-12-05-6726825d.pth (or its tensors as safetensors; `agetf models "
-    "fetch inception-fid` gets it), named by evaluate.inception_weights"
+    "the file weights-inception-2015-12-05-6726825d.pth (or its tensors as safetensors; `agetf "
+    "models fetch inception-fid` gets it), named by evaluate.inception_weights"
 )
 FID_REASON = f"FID needs InceptionV3, which is not part of this repository: supply {_FILE}"
 KID_REASON = f"KID needs InceptionV3, which is not part of this repository: supply {_FILE}"
@@ -72,8 +72,8 @@ def load_inception(path: Path, device: "torch.device") -> Inception:
     """Load InceptionV3 as FID uses it; verify the file before.
 
     Args:
-        path: The published `pt_inception-2015-12-05-6726825d.pth` (also under the name
-            `weights-inception-2015-12-05-6726825d.pth`), or its tensors as safetensors.
+        path: The published `weights-inception-2015-12-05-6726825d.pth` (also under the name
+            `pt_inception-2015-12-05-6726825d.pth`), or its tensors as safetensors.
         device: Where it will run.
 
     Raises:

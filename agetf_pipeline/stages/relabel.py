@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agetf_pipeline.moe.labelling import LabelledPartition
 
 STAGE = "relabel"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
