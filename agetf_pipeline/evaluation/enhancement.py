@@ -8,7 +8,8 @@ from agetf_pipeline.core.progress import track
 from agetf_pipeline.core.statistics import Measure, Sampling, absent, measure_mean
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.images import read_rgb
-from agetf_pipeline.evaluation.image_metrics import LPIPS_REASON, psnr, resize_bicubic, ssim
+from agetf_pipeline.evaluation.image_metrics import psnr, resize_bicubic, ssim
+from agetf_pipeline.evaluation.perceptual import LPIPS_REASON
 
 METRICS = ("psnr", "ssim")
 _UNITS = {"psnr": "dB", "ssim": ""}

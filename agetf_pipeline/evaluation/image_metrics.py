@@ -2,11 +2,6 @@
 
 import numpy as np
 
-from agetf_pipeline.evaluation.inception import KID_REASON
-from agetf_pipeline.evaluation.perceptual import LPIPS_REASON
-
-__all__ = ["KID_REASON", "LPIPS_REASON", "psnr", "resize_bicubic", "sharpness", "ssim"]
-
 
 def psnr(images: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Return the peak signal-to-noise ratio of each image in dB, float64 (N,).
