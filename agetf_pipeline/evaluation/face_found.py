@@ -15,8 +15,8 @@ SEARCH_PX = 128
 """Images are brought to this side, so that small and large renderings are asked the same.
 
 Chosen by trial on aligned faces of 64 to 256 px: the detector then finds all of twelve FFHQ faces,
-92 to 94 % of 300 synthetic ones and nothing in noise. Enlarged to 256 px and more it finds no face more,
-but some in noise; left at 64 px it misses faces.
+92 to 94 % of 300 synthetic ones and nothing in noise. Enlarged to 256 px and more it finds no face
+more, but some in noise; left at 64 px it misses faces.
 """
 
 

@@ -29,8 +29,6 @@ _FILE = (
     "the file weights-inception-2015-12-05-6726825d.pth (or its tensors as safetensors; `agetf "
     "models fetch inception-fid` gets it), named by evaluate.inception_weights"
 )
-FID_REASON = f"FID needs InceptionV3, which is not part of this repository: supply {_FILE}"
-KID_REASON = f"KID needs InceptionV3, which is not part of this repository: supply {_FILE}"
 
 
 @dataclass(frozen=True)
