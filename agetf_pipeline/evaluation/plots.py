@@ -55,24 +55,28 @@ def plot_groups(path: Path, measures: Mapping[str, Measure], synthetic: bool) ->
     """Plot age error and identity of each group of faces, with intervals and the overall mean."""
     figures = (("age_mae_years", "MAE of the age read (years)", BLUE),
                ("id_similarity", "similarity to the source", PALETTE[2]))  # fmt: skip
-    fig = figure(11, 4.4)
+    cells = {name: _measured_cells(measures, f"renderings/{name}/") for name, _, _ in figures}
+    fig = figure(11, 1.5 + 0.36 * max(2, *(len(found) for found in cells.values())))
     for axes, (name, title, colour) in zip(fig.subplots(1, 2), figures, strict=True):
-        prefix = f"renderings/{name}/"
-        cells = {
-            key.removeprefix(prefix): item
-            for key, item in measures.items()
-            if key.startswith(prefix) and "=" in key and item.value is not None
-        }
-        for row, item in enumerate(reversed(cells.values())):
+        for row, item in enumerate(reversed(cells[name].values())):
             axes.errorbar(item.value, row, xerr=_error(item), color=colour, marker="o", capsize=3)
-        labels = [f"{key.partition('=')[2]} (n={item.n})" for key, item in cells.items()]
-        axes.set_yticks(range(len(cells)), labels[::-1])
+        labels = [f"{key.partition('=')[2]} (n = {item.n})" for key, item in cells[name].items()]
+        axes.set_yticks(range(len(labels)), labels[::-1])
+        axes.set_ylim(-0.6, max(len(labels), 1) - 0.4)
         overall = measures.get(f"renderings/{name}")
         if overall is not None and overall.value is not None:
             axes.axvline(overall.value, color=GREY, linestyle="--", linewidth=1, label="all faces")
             axes.legend(loc="best")
-        axes.set(title=f"{title},{_word(synthetic)} sources", xlabel=title)
+        axes.set(title=f"By group of{_word(synthetic)} sources", xlabel=title)
     save_figure(path, fig)
+
+
+def _measured_cells(measures: Mapping[str, Measure], prefix: str) -> dict[str, Measure]:
+    return {
+        key.removeprefix(prefix): item
+        for key, item in measures.items()
+        if key.startswith(prefix) and "=" in key and item.value is not None
+    }
 
 
 def plot_label_errors(path: Path, measures: Mapping[str, Measure], joined: pl.DataFrame) -> None:

@@ -53,6 +53,8 @@ class Gate:
         high: Upper end.
         n: Faces or images behind it.
         closes: Whether it stands in the way of a promotion.
+        shown: `better` or `worse` where the interval excludes 0, else empty.
+        required: Whether the figure is one that decides: see `decide_by`.
         num_cells: Cells that were judged, for a gate on cells.
         num_suppressed: Cells that were too small, or had no interval, and close nothing.
     """
@@ -66,6 +68,8 @@ class Gate:
     high: float | None = None
     n: int = 0
     closes: bool = False
+    shown: str = ""
+    required: bool = False
     num_cells: int = 0
     num_suppressed: int = 0
 
@@ -153,10 +157,20 @@ def decide(
 
 
 def decide_by(gates: Sequence[Gate]) -> Decision:
-    """Return the decision that judged gates come to: promotion where none of them closes."""
-    return Decision(
-        not any(gate.closes for gate in gates), tuple(gate.reason for gate in gates), tuple(gates)
-    )
+    """Return the decision that judged gates come to: promotion where none of them closes.
+
+    Margins are there for trades: a little of one thing for more of another. A loss within the
+    margin that is shown, in a figure that decides, is no trade where no such figure is shown to
+    gain; a hundred promotions in a row could lose a hundred margins.
+    """
+    reasons = [gate.reason for gate in gates]
+    promote = not any(gate.closes for gate in gates)
+    deciding = [gate for gate in gates if gate.required]
+    lost = [gate.figure for gate in deciding if gate.shown == "worse"]
+    if lost and not any(gate.shown == "better" for gate in deciding):
+        promote = False
+        reasons.append(f"shown to be worse in {', '.join(lost)}, and better in nothing that counts")
+    return Decision(promote, tuple(reasons), tuple(gates))
 
 
 def judge(figures: Figures, rules: Sequence[Rule]) -> list[Gate]:
@@ -239,8 +253,8 @@ def _gate(
     reason = f"{label}: {spell(item, signed=True)}, {verdict} {bound:+.4g}{further}"
     return Gate(
         figure, HOLDS if holds else FAILS, reason, rule.margin, float(item["value"]),
-        float(item["low"]), float(item["high"]), int(item.get("n", 0)), not holds, num_cells,
-        num_suppressed,
+        float(item["low"]), float(item["high"]), int(item.get("n", 0)), not holds,
+        _shown(item, rule), rule.required, num_cells, num_suppressed,
     )  # fmt: skip
 
 
@@ -249,6 +263,14 @@ def _worst_loss(item: Mapping[str, Any], rule: Rule) -> float | None:
     if not all(_is_number(item.get(key)) for key in ("value", "low", "high")):
         return None
     return -float(item["low"]) if rule.more_is_better else float(item["high"])
+
+
+def _shown(item: Mapping[str, Any], rule: Rule) -> str:
+    """Return `better` or `worse` where the interval excludes 0, else an empty text."""
+    low, high = float(item["low"]), float(item["high"])
+    if low <= 0 <= high:
+        return ""
+    return "better" if (low > 0) == rule.more_is_better else "worse"
 
 
 def _why(item: Mapping[str, Any]) -> str:

@@ -148,3 +148,19 @@ def test_another_champion_than_the_one_compared_with_needs_another_evaluation(co
     assert not decision.promote
     assert says in decision.reasons[0]
     assert "run evaluate again" in decision.reasons[0]
+
+
+def test_a_loss_within_the_margin_is_only_paid_by_a_gain():
+    # Demonstrably worse by a little: not promoted, however small the margin was used.
+    figures = {AGE: figure(0.2, 0.14, 0.29), SIMILARITY: figure(-0.0006, -0.001, -0.0001)}
+    decision = decide(evaluation(**figures), CHAMPION, GATES)
+    assert not decision.promote
+    assert not any(gate.closes for gate in decision.gates)
+    assert [gate.shown for gate in decision.gates[:2]] == ["worse", "worse"]
+    assert "better in nothing that counts" in decision.reasons[-1]
+    # The same loss of identity for younger or older faces that are read so: a trade.
+    traded = figures | {AGE: figure(-1.0, -1.4, -0.6)}
+    assert decide(evaluation(**traded), CHAMPION, GATES).promote
+    # Not shown to be anything: as good as the champion.
+    level = {AGE: figure(0.0, -0.2, 0.2), SIMILARITY: figure(0.0, -0.001, 0.001)}
+    assert decide(evaluation(**level), CHAMPION, GATES).promote
