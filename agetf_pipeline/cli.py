@@ -21,8 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from agetf_pipeline.core.devices import prepare_process
 
     prepare_process()
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parse(_parser(), arguments)
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
@@ -34,6 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AgetfError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; overrides may stand anywhere.
+
+    argparse takes all positional arguments of a command from one place: with `show 3 --config F
+    a.b=c` the override is left over.
+    """
+    options, left = parser.parse_known_args(arguments)
+    if not hasattr(options, "overrides") or any(
+        word.startswith("-") or "=" not in word for word in left
+    ):
+        return parser.parse_args(arguments)  # says what is wrong, and ends
+    options.overrides = [*options.overrides, *left]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

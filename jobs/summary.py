@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.workspace import Workspace
@@ -25,8 +26,19 @@ def print_summary(config: PipelineConfig, workspace: Workspace, duration_s: floa
     for name, path in places.items():
         if path.exists():
             lines.append(f"  {name:<13} {os.path.relpath(path)}")
-    lines.append(f"  {'model':<13} models:/{config.register_model.model_name}@champion (MLflow)")
+    lines += _models(run / "registration.json", config.register_model.model_name)
     print("\n" + "\n".join(lines))  # noqa: T201
+
+
+def _models(registration: Path, name: str) -> list[str]:
+    """Return where the model is in the registry, and where it is no champion, why."""
+    if not registration.is_file():
+        return []
+    record = json.loads(registration.read_text(encoding="utf-8"))
+    if record["champion"]:
+        return [f"  {'model':<13} models:/{name}@champion (MLflow), {record['model']}"]
+    why = "; ".join(record["reasons"])
+    return [f"  {'model':<13} {record['model']} (MLflow), not the champion: {why}"]
 
 
 def _verdicts(metrics: dict) -> list[str]:

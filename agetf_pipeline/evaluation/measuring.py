@@ -10,6 +10,7 @@ from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, LABELS, PREDICTIONS
 from agetf_pipeline.data.tables import list_partitions, read_table
 from agetf_pipeline.evaluation import enhancement, labels, plots
+from agetf_pipeline.evaluation.panel import Panel
 from agetf_pipeline.evaluation.report import Picture
 
 
@@ -61,7 +62,9 @@ def add_labels(findings: Findings, workspace: Workspace, truth: pl.DataFrame | N
         plots.plot_age_histograms(path, joined, sampling.synthetic)
 
 
-def add_enhancement(findings: Findings, workspace: Workspace, truth: pl.DataFrame | None) -> None:
+def add_enhancement(
+    findings: Findings, workspace: Workspace, truth: pl.DataFrame | None, panel: Panel
+) -> None:
     """Measure enhanced images against their clean originals."""
     partitions = [name for name in list_partitions(workspace, ENHANCED) if is_caf(name)]
     if truth is None or not partitions:
@@ -73,9 +76,11 @@ def add_enhancement(findings: Findings, workspace: Workspace, truth: pl.DataFram
         findings.measures |= enhancement.missing_enhancement(reason, findings.sampling)
         return
     compared = enhancement.compare_enhanced(
-        workspace, read_table(workspace, ENHANCED, partitions), truth
+        workspace, read_table(workspace, ENHANCED, partitions), truth, panel.lpips
     )
-    findings.measures |= enhancement.measure_enhancement(compared, findings.sampling)
+    findings.measures |= enhancement.measure_enhancement(
+        compared, findings.sampling, panel.absent["lpips"] if panel.lpips is None else None
+    )
     findings.per_image.append(enhancement.per_image_rows(compared))
     if compared.height:
         path = findings.draw(

@@ -25,9 +25,9 @@ _OUTSIDE = {
 }
 _PUBLISHED = {
     "inception": "FID and KID need InceptionV3 as published for FID, which is not part of this "
-    "repository: supply evaluate.inception_weights",
+    "repository: supply evaluate.inception_weights (`agetf models fetch inception-fid`)",
     "lpips": "LPIPS needs AlexNet, which is not part of this repository: supply "
-    "evaluate.alexnet_weights",
+    "evaluate.alexnet_weights (`agetf models fetch alexnet-lpips`)",
 }
 
 

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 _BATCH = 16
 _MIN_PX = 32
-LPIPS_REASON = (
-    "LPIPS needs AlexNet, which is not part of this repository: supply the file "
-    "alexnet-owt-7be5be79.pth (or its tensors as safetensors; `agetf models fetch alexnet-lpips` "
-    "gets it), named by evaluate.alexnet_weights"
-)
 
 
 @dataclass(frozen=True)

@@ -230,9 +230,9 @@ def label_groups(measures: Mapping[str, Measure]) -> Table:
 
 
 def enhancement(measures: Mapping[str, Measure]) -> list[Table]:
-    """Return PSNR and SSIM by degradation, and the perceptual distance."""
+    """Return PSNR, SSIM and LPIPS by degradation."""
     tables = []
-    for metric, caption in (("psnr", "PSNR, dB"), ("ssim", "SSIM")):
+    for metric, caption in (("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("lpips", "LPIPS")):
         prefix = f"enhancement/{metric}/enhanced"
         rows = []
         for name in sorted(name for name in measures if name.startswith(prefix)):
@@ -241,8 +241,7 @@ def enhancement(measures: Mapping[str, Measure]) -> list[Table]:
             label = kind.removeprefix("/").replace("_", " ") or "all"
             rows.append((label, _cells(measures, names)))
         tables.append(Table(caption, _ENHANCEMENT_COLUMNS, rows))
-    lpips = {"LPIPS": "enhancement/lpips/enhanced"}
-    return [*tables, listed("Perceptual distance", measures, lpips)]
+    return tables
 
 
 def _cells(measures: Mapping[str, Measure], names: Sequence[str]) -> list[Measure]:

@@ -160,7 +160,6 @@ def _record_set(
 
 
 def _data_type(mlc: Any, kind: Any, column: str) -> Any:
-    # Whole numbers that may be null come as floats out of the reader: only floats can be null.
     known = {
         pl.String: mlc.DataType.TEXT,
         pl.Float32: mlc.DataType.FLOAT32,

@@ -147,11 +147,12 @@ def _evaluate(
     ours = Renderer.load(weights, config.runtime.device)
     tested = measuring_renderings.Model(ours, ours.size_px, config.train.run_name)
     anchors = tuple(float(age) for age in ours.settings.anchors_years)
+    panel = load_panel(config, workspace)
     measuring_renderings.add_renderings(
-        findings, sources, tested, champion, anchors, load_panel(config, workspace), settings
+        findings, sources, tested, champion, anchors, panel, settings
     )
     measuring.add_labels(findings, workspace, truth)
-    measuring.add_enhancement(findings, workspace, truth)
+    measuring.add_enhancement(findings, workspace, truth, panel)
     statements = judge(findings.measures, settings)
     return _write(config, workspace, findings, statements, anchors, reference, versions)
 

@@ -34,3 +34,14 @@ def test_rendering_nothing_says_so(capsys, tmp_path):
     arguments = ["render", "--input", str(tmp_path / "absent.jpg"), "--out", str(tmp_path)]
     assert cli.main([*arguments, "--model", str(tmp_path / "absent.safetensors")]) == 1
     assert "weights file" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_after_options(capsys, tmp_path):
+    config = ["--config", "configs/test.yaml"]
+    there = f"workspace.root={tmp_path}"
+    for arguments in (["show", "3", *config, there], ["show", "3", there, *config]):
+        assert cli.main(["registry", *arguments]) == 1
+        assert str(tmp_path) in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["registry", "show", "3", *config, there, "--no-such-option"])
+    assert ended.value.code == 2

@@ -103,7 +103,34 @@ def test_enhancement_compares_at_the_size_of_the_clean_image(tmp_path):
     gain = row["psnr_enhanced"] - row["psnr_bicubic"]
     for kind in ("", "/low_res", "/grey"):
         assert found[f"enhancement/psnr/gain{kind}"].value == pytest.approx(gain)
-    assert "supply" in found["enhancement/lpips/enhanced"].reason
+    assert not any("lpips" in name for name in found)
+    why = enhancement.measure_enhancement(compared, Sampling(10, min_cell=1), "no AlexNet")
+    assert why["enhancement/lpips/gain"].reason == "no AlexNet"
+
+
+class MeanDifference:
+    """Stands for LPIPS: the mean absolute difference of two pictures."""
+
+    def distances(self, images_NHWC, references_NHWC):
+        return np.abs(images_NHWC.astype(float) - references_NHWC).mean(axis=(1, 2, 3))
+
+
+def test_lpips_of_enhancement_is_measured_where_it_can_be(tmp_path):
+    from PIL import Image
+
+    clean, enhanced, degraded = (np.full((16, 16, 3), grey, np.uint8) for grey in (100, 104, 110))
+    for name, picture in (("clean", clean), ("enhanced", enhanced), ("degraded", degraded)):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    truth = pl.DataFrame(
+        {"image_id": ["a"], "identity": ["p"], "path": "degraded.png",
+         "degradations": [["low_res"]], "clean_path": "clean.png"}
+    )  # fmt: skip
+    table = pl.DataFrame({"image_id": ["a"], "status": "ok", "enhanced_path": "enhanced.png"})
+    compared = enhancement.compare_enhanced(Workspace(tmp_path), table, truth, MeanDifference())
+    found = enhancement.measure_enhancement(compared, Sampling(10, min_cell=1))
+    assert found["enhancement/lpips/enhanced"].value == pytest.approx(4)
+    assert found["enhancement/lpips/gain/low_res"].value == pytest.approx(-6)
+    assert '"lpips_enhanced": 4.0' in enhancement.per_image_rows(compared)["detail"][0]
 
 
 def test_ages_of_perfect_and_of_constant_renderings():

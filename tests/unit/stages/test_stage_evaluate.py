@@ -1,4 +1,6 @@
 import hashlib
+import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,8 @@ from agetf_pipeline.age_transformer.sizes import ModelSettings
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json
-from agetf_pipeline.core.weights import save_weights
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.weights import read_card, save_weights
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import group_of
 from agetf_pipeline.data.schemas import (
@@ -26,6 +29,8 @@ from agetf_pipeline.data.schemas import (
     TableSpec,
 )
 from agetf_pipeline.data.tables import ALL_PARTITIONS, to_frame, write_table
+from agetf_pipeline.registry import reference
+from agetf_pipeline.registry.reference import Reference
 from agetf_pipeline.stages import evaluate, release, train_evaluators
 from agetf_pipeline.synthetic.faces import draw_face
 from agetf_pipeline.synthetic.identity import draw_identity
@@ -39,7 +44,9 @@ CONFIG = {
         "num_steps": 2, "batch_size": 4, "width": 8, "num_identities": 3,
         "num_ages_per_identity": 2, "embedding_dim": 8,
     },
-    "evaluate": {"num_faces": 8, "num_grid_faces": 3, "num_bootstrap": 20, "min_cell": 3},
+    "evaluate": {
+        "num_faces": 8, "num_grid_faces": 3, "num_cases": 1, "num_bootstrap": 20, "min_cell": 3,
+    },
 }  # fmt: skip
 
 
@@ -169,16 +176,74 @@ def test_metrics_carry_sizes_intervals_and_the_word_synthetic(workspace):
     verdicts = {item["name"]: item["verdict"] for item in stored["must_hold"]}
     assert verdicts["mixture_near_best_expert"] == "holds"
     assert verdicts["enhancement_beats_bicubic"] == "holds"
-    assert {"age_transformer", "evaluation age estimator"} <= set(stored["versions"])
+    assert {"age_transformer", "judge: age_estimator"} <= set(stored["versions"])
     for name, item in metrics.items():
         assert (item["value"] is None) <= bool(item["reason"]), name
+
+
+def test_every_judge_of_the_workspace_is_heard_and_the_absent_say_why(workspace):
+    metrics = read_json(workspace.experiments / "tiny" / "metrics.json")["metrics"]
+    for name in ("attributes_kept", "attributes_kept/glasses", "face_found_rate", "id_similarity"):
+        assert metrics[f"renderings/{name}"]["n"] == 8
+    assert metrics["real/attribute_accuracy/gender"]["n"] > 0
+    assert "kid_own_features" in " ".join(metrics)
+    for name, file in (("kid", "inception_weights"), ("fid", "inception_weights"),
+                       ("source_lpips", "alexnet_weights")):  # fmt: skip
+        assert metrics[f"renderings/{name}"]["value"] is None
+        assert file in metrics[f"renderings/{name}"]["reason"]
+    # This workspace has no experts: the mixture reads nothing, and says so.
+    assert "calibration" in metrics["renderings/mixture_age_mae_years"]["reason"]
+    # Eight faces of eight ages: cells of one are suppressed, the whole is there.
+    assert metrics["renderings/age_mae_years/age_group=20-29"]["value"] is None
+
+
+def reference_to(workspace: Workspace, change: float, folder: Path) -> Reference:
+    """A registered version whose weights are those of the run, changed a little or not at all."""
+    ours = workspace.models / "age_transformer" / "tiny" / "weights.safetensors"
+    torch.manual_seed(0)
+    model = AgeTransformer(SETTINGS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += change * torch.randn_like(parameter)
+    path = folder / "weights.safetensors"
+    save_weights(path, model, read_card(ours))
+    return Reference("age-transformer", "7", hash_file(path), path)
+
+
+@pytest.mark.parametrize("change", [0.0, 0.2])
+def test_the_champion_renders_the_same_faces(workspace, tmp_path, monkeypatch, change):
+    other = Workspace(tmp_path / "workspace")
+    shutil.copytree(workspace.root, other.root)
+    champion = reference_to(other, change, tmp_path)
+    monkeypatch.setattr(reference, "champion_to_compare", lambda *_: champion)
+    assert evaluate.run(config_of(), other).status == "ran"
+    folder = other.experiments / "tiny"
+    stored = read_json(folder / "metrics.json")
+    assert stored["champion"] == {
+        "model": "age-transformer", "version": "7", "weights_sha256": champion.sha256,
+    }  # fmt: skip
+    metrics = stored["metrics"]
+    for name in ("age_mae_years", "id_similarity", "source_ssim", "face_found_rate"):
+        ours, theirs = (metrics[f"{part}/{name}"]["value"] for part in ("renderings", "champion"))
+        difference = metrics[f"against_champion/{name}"]
+        assert difference["value"] == pytest.approx(ours - theirs, abs=1e-9)
+        if change == 0:
+            assert (difference["value"], difference["low"], difference["high"]) == (0, 0, 0)
+    assert (metrics["against_champion/source_ssim"]["value"] != 0) == (change > 0)
+    assert "against_champion/age_mae_years/age_group=20-29" in metrics
+    assert (folder / "champion.png").is_file()
+    assert "Beside the champion" in (folder / "report.md").read_text()
+    assert evaluate.run(config_of(), other).status == "skipped"
+    alone = config_of(evaluate={**CONFIG["evaluate"], "compare_with_champion": False})
+    assert evaluate.run(alone, other).status == "ran"
+    assert read_json(folder / "metrics.json")["champion"] is None
 
 
 def test_report_stands_alone(workspace):
     folder = workspace.experiments / "tiny"
     html = (folder / "report.html").read_text()
     # Too few pairs of people for a threshold: no picture of verification rates.
-    assert html.count("data:image/png;base64,") == 5
+    assert html.count("data:image/png;base64,") == 7
     for outside in ("<script", "http://", "https://", "<link"):
         assert outside not in html
     assert "synthetic" in html
@@ -256,6 +321,33 @@ def test_release_holds_metadata_alone_and_its_checksums_verify(workspace):
     (folder / "stray.txt").write_text("x")
     assert release.run(config_of(), workspace).status == "ran"
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_croissant_metadata_is_valid_and_loads_the_tables(workspace, tmp_path):
+    import mlcroissant
+
+    report = release.run(config_of(release={"version": "croissant"}), workspace)
+    # Elsewhere, as for whoever downloads it.
+    folder = tmp_path / "downloaded"
+    shutil.copytree(workspace.resolve(report.outputs["release"]), folder)
+    dataset = mlcroissant.Dataset(jsonld=folder / "croissant.json")
+    assert not dataset.metadata.issues.errors
+    assert dataset.metadata.version == "croissant"
+    assert "Synthetic" in dataset.metadata.description
+    for name, num_rows in (("ffhq_aging_relabelled", 10), ("caf_enhanced", 4)):
+        records = list(dataset.records(record_set=name))
+        table = pl.read_parquet(folder / f"{name}.parquet")
+        assert len(records) == table.height == num_rows
+        assert [row[f"{name}/image_id"].decode() for row in records] == table["image_id"].to_list()
+        assert {key.removeprefix(f"{name}/") for key in records[0]} == set(table.columns)
+    ages = [row["ffhq_aging_relabelled/age_years"] for row in
+            dataset.records(record_set="ffhq_aging_relabelled")]  # fmt: skip
+    expected = pl.read_parquet(folder / "ffhq_aging_relabelled.parquet")["age_years"].to_list()
+    assert ages == pytest.approx(expected)
+    for file in dataset.metadata.distribution:
+        assert hashlib.sha256((folder / file.content_url).read_bytes()).hexdigest() == file.sha256
+    splits = dataset.records(record_set="caf_enhanced")
+    assert {row["caf_enhanced/split"] for row in splits} == {b"val"}
 
 
 def test_release_adds_enhanced_images_when_asked(workspace):
