@@ -105,7 +105,8 @@ def describe(measure: Measure) -> str:
     if measure.low is not None and measure.high is not None:
         interval = f" [{number(measure.low)}, {number(measure.high)}]"
     synthetic = ", synthetic" if measure.synthetic else ""
-    return f"{number(measure.value)}{unit}{interval} (n = {measure.n}{synthetic})"
+    note = f"; {measure.note}" if measure.note else ""
+    return f"{number(measure.value)}{unit}{interval} (n = {measure.n}{synthetic}{note})"
 
 
 def number(value: float) -> str:

@@ -18,12 +18,18 @@ _LABEL_METRICS = (
 _MODEL_METRICS = (
     "renderings/age_spearman",
     "renderings/age_mae_years",
+    "renderings/mixture_age_mae_years",
+    "worst_cell/age_mae_years",
     "renderings/age_slope",
     "renderings/order_violation_rate",
     "real/age_estimator_mae_years",
     "renderings/id_similarity",
     "renderings/verification_rate",
     "real/genuine_rate",
+    "worst_cell/id_similarity",
+    "renderings/attributes_kept",
+    "renderings/face_found_rate",
+    "real/face_found_rate",
     "renderings/source_psnr",
     "renderings/source_ssim",
 )

@@ -29,7 +29,7 @@ from agetf_pipeline.stages.base import StageReport, run_once
 from agetf_pipeline.stages.evaluate import run_folder
 
 STAGE = "release"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _TABLES = (IMAGES, LABELS, KEEP_LIST, ENHANCED, ENHANCED_AGES, TRAINING_MANIFEST)
 CHECKSUMS = "checksums.sha256"
