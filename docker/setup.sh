@@ -38,8 +38,15 @@ else
 fi
 
 if [ "$task" = lock ]; then
-  "$uv" pip compile pyproject.toml --group dev --universal --python-version 3.11 \
-    --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
+  resolve() {
+    "$uv" pip compile "$@" --universal --python-version 3.11 \
+      --generate-hashes --no-emit-index-url --no-header --quiet
+  }
+  resolve pyproject.toml --group dev --group deployment -o requirements.lock
+  # The images without PyTorch: the same versions, fewer packages.
+  for name in dagster-server mlflow-server; do
+    resolve --group "$name" --constraints requirements.lock -o "docker/requirements-$name.lock"
+  done
   exit 0
 fi
 
