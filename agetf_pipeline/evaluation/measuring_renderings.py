@@ -102,8 +102,9 @@ def add_renderings(
     findings.measures |= _not_read(panel, findings.measures, sampling)
     findings.measures |= cells.measure_cells(found, held_out, sampling)
     findings.measures |= cells.worst_cells(findings.measures)
-    path = findings.draw("groups", "groups.png", "Age error and identity of each group of faces.")
-    plots.plot_groups(path, findings.measures, sampling.synthetic)
+    if {"worst_cell/age_mae_years", "worst_cell/id_similarity"} & findings.measures.keys():
+        path = findings.draw("groups", "groups.png", "Age error and identity by group of faces.")
+        plots.plot_groups(path, findings.measures, sampling.synthetic)
     findings.measures |= measure_distributions(
         rendered, held_out, sources.workspace, sources.manifest, panel, model.size_px, sampling
     )
