@@ -1,5 +1,6 @@
 """The model in the MLflow registry."""
 
+from assets.freshness import MODEL
 from assets.running import stage_asset
 
 registered_model = stage_asset(
@@ -9,4 +10,5 @@ registered_model = stage_asset(
     group="evaluation",
     cost="Seconds; copies the weights into the registry.",
     kinds={"mlflow"},
+    freshness=MODEL,
 )

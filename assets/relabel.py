@@ -2,6 +2,7 @@
 
 from agetf_pipeline.config import PipelineConfig
 from assets.checking import table_check
+from assets.freshness import LABELS
 from assets.running import stage_asset
 
 moe_labels = stage_asset(
@@ -11,6 +12,7 @@ moe_labels = stage_asset(
     group="labels",
     cost="Seconds; no network runs.",
     kinds={"python", "parquet"},
+    freshness=LABELS,
 )
 
 

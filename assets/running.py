@@ -18,6 +18,7 @@ from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, caf_partiti
 from agetf_pipeline.stages.base import StageReport
 from agetf_pipeline.stages.catalogue import run_stage, stage_info
 from assets.partitions import CAF_BACKFILL, CAF_SHARDS
+from assets.retries import failing_readably, retry_policy
 from resources.gpu import GPU_POOL, GpuResource
 from resources.pipeline import PipelineResource
 
@@ -40,6 +41,7 @@ def stage_asset(
     over: Over = "once",
     gpu: bool = False,
     kinds: set[str] | None = None,
+    freshness: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetsDefinition:
     """Make the asset of a stage.
 
@@ -52,6 +54,7 @@ def stage_asset(
         over: Over what it runs the stage.
         gpu: Whether it belongs to the GPU pool and leases a device.
         kinds: Dagster's kinds, for the icons.
+        freshness: After how long Dagster shows that it has not been made anew.
     """
     partitioned = over == "shards"
 
@@ -66,14 +69,18 @@ def stage_asset(
         pool=GPU_POOL if gpu else None,
         partitions_def=CAF_SHARDS if partitioned else None,
         backfill_policy=CAF_BACKFILL if partitioned else None,
+        retry_policy=retry_policy(stage),
+        freshness_policy=freshness,
         metadata={"stage": stage},
     )
     def run(
         context: dg.AssetExecutionContext, pipeline: PipelineResource, gpu_pool: GpuResource
     ) -> None:
-        config, workspace = pipeline.load()
-        num_devices = config.train.num_processes if stage == "train" else 1
+        with failing_readably():
+            config, workspace = pipeline.load()
+            num_devices = config.train.num_processes if stage == "train" else 1
         with (
+            failing_readably(),
             _leased(gpu, gpu_pool, config, num_devices) as placed,
             progress_listener(_tell(context)),
         ):

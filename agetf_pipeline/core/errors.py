@@ -22,3 +22,7 @@ class WeightsError(AgetfError):
 
 class StageError(AgetfError):
     """A stage cannot run, or has to stop: an input is missing, or too much of it failed."""
+
+
+class UnavailableError(StageError):
+    """Something that a stage needs does not answer; it may by itself, without anybody's doing."""

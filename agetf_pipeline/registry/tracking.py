@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.errors import StageError, UnavailableError
 from agetf_pipeline.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
 
     Raises:
         StageError: MLflow reports an error that the block does not handle.
+        UnavailableError: Its server, or its database, does not answer now.
     """
     mlflow = import_mlflow()
     former = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
@@ -66,13 +67,25 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
             mlflow.set_registry_uri(tracking_uri)
             yield mlflow.MlflowClient(tracking_uri, tracking_uri)
     except mlflow.exceptions.MlflowException as error:
-        raise StageError(
+        kind = UnavailableError if _passes(error, tracking_uri) else StageError
+        raise kind(
             f"Expected the registry {tracking_uri} to answer; found: {error.message} "
             "See that it is there and writable, and run this again: what was begun is gone on with."
         ) from error
     finally:
         mlflow.set_tracking_uri(former[0])
         mlflow.set_registry_uri(former[1])
+
+
+def _passes(error: Any, tracking_uri: str) -> bool:
+    """Whether MLflow's error is a server's that is away or overloaded, or a locked database's."""
+    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+
+    if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
+        return True
+    # Over HTTP the client reports a connection that failed as an internal error, too.
+    status = error.get_http_status_code()
+    return tracking_uri.startswith(("http://", "https://")) and (status >= 500 or status == 429)
 
 
 def experiment_id(client: "MlflowClient", name: str, workspace: Workspace) -> str:

@@ -1,0 +1,68 @@
+"""What a failed step means: wait and try again, or let a person act.
+
+A step is tried again only where what stopped it can pass by itself: a server that does not answer,
+a file system that is away for a moment. Every other error of the library says what a person has to
+do; doing the same again would say it again, later.
+"""
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from agetf_pipeline.core.errors import AgetfError, UnavailableError
+
+_LOGGER = logging.getLogger(__name__)
+_PASSING_ERRNOS = frozenset(
+    {errno.ESTALE, errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
+     errno.EHOSTUNREACH, errno.ETIMEDOUT}
+)  # fmt: skip
+
+# MLflow's client has tried for about two minutes before it gives up; a server that is started
+# anew, or a database that is moved, takes longer.
+NETWORK_RETRIES = dg.RetryPolicy(
+    max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+_REACHING_OUT = frozenset({"evaluate", "register"})
+"""Stages that read or write the model registry, which may be a server."""
+
+
+def retry_policy(stage: str) -> dg.RetryPolicy | None:
+    """Return when the step of a stage is tried again; None where nothing can pass by itself."""
+    return NETWORK_RETRIES if stage in _REACHING_OUT else None
+
+
+def passes_by_itself(error: BaseException) -> bool:
+    """Whether the same step may succeed a minute later though nobody did anything."""
+    if isinstance(error, UnavailableError | ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and error.errno in _PASSING_ERRNOS
+
+
+@contextmanager
+def failing_readably() -> Iterator[None]:
+    """Turn errors into failures of a step that say what to do and are not tried again.
+
+    What passes by itself is left as it is, for the step's retry policy. A failure of the library's
+    own shows its message alone; where the cause is unknown, the traceback stays with it.
+
+    Raises:
+        dagster.Failure: For every other error; its description is the message.
+    """
+    try:
+        yield
+    except (dg.Failure, dg.RetryRequested):
+        raise
+    except AgetfError as error:
+        if passes_by_itself(error):
+            raise
+        _LOGGER.debug("the step failed", exc_info=True)
+        raise dg.Failure(str(error), {"kind": type(error).__name__}, allow_retries=False) from None
+    except Exception as error:
+        if passes_by_itself(error):
+            raise
+        raise dg.Failure(
+            f"{type(error).__name__}: {error}", {"kind": "unexpected"}, allow_retries=False
+        ) from error
