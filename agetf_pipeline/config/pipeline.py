@@ -9,6 +9,7 @@ from agetf_pipeline.config.experts import TrainExpertsConfig
 from agetf_pipeline.config.filter import FilterConfig
 from agetf_pipeline.config.ingest import IngestConfig
 from agetf_pipeline.config.predict import PredictConfig
+from agetf_pipeline.config.quality import QualityConfig
 from agetf_pipeline.config.register import RegisterConfig, ReleaseConfig
 from agetf_pipeline.config.relabel import RelabelConfig
 from agetf_pipeline.config.runtime import RuntimeConfig, WorkspaceConfig
@@ -38,3 +39,4 @@ class PipelineConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     register_model: RegisterConfig = RegisterConfig()
     release: ReleaseConfig = ReleaseConfig()
+    quality: QualityConfig = QualityConfig()
