@@ -11,13 +11,18 @@ CAF_PREFIX = "caf/"
 _SHARD_NAME = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a folder's name can be a partition's: 1-64 letters, digits, `-` or `_`."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
 def caf_partition(shard: str) -> str:
     """Return the partition name of a CAF shard, `caf/<shard>`.
 
     Raises:
         DataError: The shard's name is not 1-64 letters, digits, `-` or `_`.
     """
-    if not _SHARD_NAME.fullmatch(shard):
+    if not is_shard_name(shard):
         raise DataError(
             f"Expected a shard folder named with 1-64 letters, digits, '-' or '_'; found {shard!r}."
             " Rename the folder."

@@ -1,5 +1,7 @@
 """Which corpora are on disk, and where: the partitions that the pipeline runs over."""
 
+import logging
+import os
 from pathlib import Path
 
 from agetf_pipeline.config.pipeline import PipelineConfig
@@ -9,11 +11,14 @@ from agetf_pipeline.core.workspace import (
     Workspace,
     caf_partition,
     is_caf,
+    is_shard_name,
     shard_of,
 )
 from agetf_pipeline.data.caf import MANIFEST_NAME
 from agetf_pipeline.data.ffhq_aging import LABELS_NAME
 from agetf_pipeline.data.listing import has_files
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def ffhq_folder(config: PipelineConfig, workspace: Workspace) -> Path:
@@ -43,31 +48,55 @@ def source_folder(config: PipelineConfig, workspace: Workspace, partition: str) 
     return caf_folder(config, workspace) / shard
 
 
-def list_shards(config: PipelineConfig, workspace: Workspace) -> list[str]:
-    """Return the names of the CAF shards on disk, sorted: every folder that is not hidden.
+def list_shard_folders(config: PipelineConfig, workspace: Workspace) -> tuple[list[str], list[str]]:
+    """Return the folders of CAF shards on disk, sorted: every one that is not hidden.
 
-    A shard without a manifest is listed too: reading it fails, with the reason.
+    Returns:
+        Those that can be partitions, and those whose names cannot (see `is_shard_name`).
 
     Raises:
-        DataError: A folder's name cannot be a partition's, or the folder is itself one shard.
+        DataError: The folder cannot be listed, or is itself one shard.
     """
     folder = caf_folder(config, workspace)
     if not folder.is_dir():
-        return []
+        return [], []
     if (folder / MANIFEST_NAME).is_file():
         raise DataError(
             f"Expected a folder of CAF shards at {folder}; found a {MANIFEST_NAME} in it, so it is "
             f"itself one shard. Set ingest.caf.path to {folder.parent}, or move the shard into a "
             "folder of its own below."
         )
-    shards = [
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    ]
-    for shard in shards:
-        caf_partition(shard)
-    return sorted(shards)
+    try:
+        names = sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        raise DataError(
+            f"Expected to list {folder}; found: {error.strerror}. Grant the right to read it."
+        ) from error
+    fitting = [name for name in names if is_shard_name(name)]
+    return fitting, [name for name in names if not is_shard_name(name)]
+
+
+def list_shards(config: PipelineConfig, workspace: Workspace) -> list[str]:
+    """Return the names of the CAF shards on disk, sorted.
+
+    A shard without a manifest is listed too: reading it fails, with the reason. A folder whose name
+    cannot be a partition's is left out, with a warning: it does not stop the others.
+
+    Raises:
+        DataError: See `list_shard_folders`.
+    """
+    shards, bad_names = list_shard_folders(config, workspace)
+    if bad_names:
+        _LOGGER.warning(
+            "left out of the CAF shards, since a shard is named with 1-64 letters, digits, '-' or "
+            "'_': %s. Rename the folders.",
+            ", ".join(map(repr, bad_names)),
+        )
+    return shards
 
 
 def discover_partitions(config: PipelineConfig, workspace: Workspace) -> list[str]:
