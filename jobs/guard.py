@@ -13,7 +13,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_LOCAL = ("127.0.0.1", "localhost", "[::1]")
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
 class OriginGuard:
@@ -24,7 +24,7 @@ class OriginGuard:
         hosts: Host names, without ports, under which it may be reached.
     """
 
-    def __init__(self, app: App, hosts: Iterable[str] = _LOCAL) -> None:
+    def __init__(self, app: App, hosts: Iterable[str] = LOCAL_HOSTS) -> None:
         self._app = app
         self._hosts = frozenset(hosts)
 
