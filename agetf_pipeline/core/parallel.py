@@ -9,12 +9,17 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
+
+from agetf_pipeline.core.leases import join_leases
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
+_GRACE_S = 5.0
 
 
 def run_in_processes(function: Callable[..., T], calls: Sequence[tuple[Any, ...]]) -> list[T]:
@@ -29,6 +34,7 @@ def run_in_processes(function: Callable[..., T], calls: Sequence[tuple[Any, ...]
 
     Raises:
         Exception: What a call raised; the others are finished first.
+        BaseException: What interrupted this call (Ctrl-C, a cancelled run); no process is left.
     """
     num_workers = min(len(calls), len(os.sched_getaffinity(0)))
     if num_workers < 1:
@@ -38,13 +44,32 @@ def run_in_processes(function: Callable[..., T], calls: Sequence[tuple[Any, ...]
     with ProcessPoolExecutor(
         num_workers, context, initializer=prepare_worker, initargs=(os.getpid(),)
     ) as pool:
-        futures = [pool.submit(function, *arguments) for arguments in calls]
+        others = set(multiprocessing.active_children())
+        try:
+            futures = [pool.submit(function, *arguments) for arguments in calls]
+            wait(futures)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _interrupt(set(multiprocessing.active_children()) - others)
+            raise
     return [future.result() for future in futures]
+
+
+def _interrupt(workers: set[BaseProcess]) -> None:
+    """End processes: a moment for what tidies up on an exception, then at once."""
+    for worker in workers:
+        if worker.pid is not None and worker.is_alive():
+            os.kill(worker.pid, signal.SIGINT)
+    deadline_s = time.monotonic() + _GRACE_S
+    for worker in workers:
+        worker.join(max(0.0, deadline_s - time.monotonic()))
+        worker.kill()
 
 
 def prepare_worker(parent: int) -> None:
     """End with the parent, however that dies; one thread; log lines on the terminal."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    join_leases()
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -8,6 +8,7 @@ whoever held the other end is gone, and they leave.
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from typing import IO, Any
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import AgetfError, StageError
 from agetf_pipeline.core.files import write_text
+from agetf_pipeline.core.leases import join_leases
 from agetf_pipeline.core.progress import ProgressEvent, relay
 from agetf_pipeline.core.work import StageReport
 from agetf_pipeline.core.workspace import Workspace
@@ -93,7 +95,10 @@ def emit_error(error: BaseException) -> None:
 
 
 def leave_with_the_parent() -> None:
-    """End this process, at once and whatever it does, when stdin's other end closes."""
+    """End this process, at once and whatever it does, when stdin's other end closes.
+
+    Its devices are its own from here on: nobody gets them before it is dead.
+    """
 
     def watch() -> None:
         with suppress(OSError, ValueError):
@@ -101,6 +106,11 @@ def leave_with_the_parent() -> None:
                 pass
         os._exit(1)
 
+    join_leases()
+    there = select.poll()
+    there.register(sys.stdin, 0)  # asks for nothing: a closed other end is told of anyway
+    if there.poll(0):
+        os._exit(1)  # the lessee died before these were shared
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from agetf_pipeline.core.errors import ConfigError
+from resources import gpu
 from resources.gpu import GpuResource
 from resources.pipeline import CONFIG_VARIABLE, PipelineResource
 
@@ -49,10 +50,10 @@ def test_a_killed_holder_frees_its_device(tmp_path):
     for holder in holders:
         holder.start()
     held = sorted(queue.get(timeout=60) for _ in holders)
-    assert held == [("cuda:0", "0"), ("cuda:1", "1")]
+    assert held == [("cuda:0", "0"), ("cuda:0", "1")]  # each sees one device, its own
     os.kill(holders[0].pid, signal.SIGKILL)
     with GpuResource(num_devices=2, lock_folder=str(tmp_path)).lease() as device:
-        assert device in {"cuda:0", "cuda:1"}
+        assert device == "cuda:0"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     holders[1].kill()
     for holder in holders:
@@ -85,10 +86,51 @@ def test_several_devices_are_leased_together_or_not_at_all(tmp_path, monkeypatch
         assert device == "cuda"
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
         with pool.lease() as other:
-            assert other == "cuda:2"
+            assert other == "cuda:0"
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
     with pool.lease(3) as device:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2"
     with pytest.raises(ConfigError, match="found 3"), pool.lease(4):
         pass
     with GpuResource(num_devices=0, lock_folder=str(tmp_path)).lease(4) as device:
         assert device == "cpu"
+
+
+def test_a_process_keeps_to_the_device_that_its_cuda_was_started_on(tmp_path, monkeypatch):
+    started = False
+    monkeypatch.setattr(gpu, "_seen", [])
+    monkeypatch.setattr(gpu, "_cuda_has_started", lambda: started)
+    pool = GpuResource(num_devices=3, lock_folder=str(tmp_path))
+    with pool.lease():  # device 0, held by another run
+        with pool.lease() as device:
+            assert (device, os.environ["CUDA_VISIBLE_DEVICES"]) == ("cuda:0", "1")
+            started = True
+        assert gpu._seen == ["1"]
+    with pool.lease() as device:
+        # Device 0 is free again; CUDA would show device 1 under any mask.
+        assert (device, os.environ["CUDA_VISIBLE_DEVICES"]) == ("cuda:0", "1")
+    with pool.lease(3) as device:  # for processes that are yet to start
+        assert (device, os.environ["CUDA_VISIBLE_DEVICES"]) == ("cuda", "0,1,2")
+
+
+def test_a_process_that_sees_all_devices_names_the_one_it_leased(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "_seen", [])
+    monkeypatch.setattr(gpu, "_cuda_has_started", lambda: True)
+    pool = GpuResource(num_devices=2, lock_folder=str(tmp_path))
+    with pool.lease() as first, pool.lease() as second:
+        assert (first, second) == ("cuda:0", "cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("mask", "names"),
+    [(None, ["0", "1", "2", "3"]), ("2,3", ["2", "3"]), ("GPU-a1, ", ["GPU-a1"]), ("-1", [])],
+)
+def test_the_devices_are_those_that_the_deployment_shows(monkeypatch, tmp_path, mask, names):
+    class Dev(type(tmp_path)):
+        def glob(self, pattern):
+            return [self / f"nvidia{index}" for index in range(4)]
+
+    monkeypatch.setattr(gpu, "Path", Dev)
+    monkeypatch.setattr(gpu, "_DEPLOYED_MASK", mask)
+    assert gpu.list_devices() == names
+    assert gpu.count_devices() == len(names)

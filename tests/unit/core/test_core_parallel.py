@@ -1,9 +1,13 @@
 """Work in processes of its own: results in order, errors raised, one thread each."""
 
+import multiprocessing
 import os
+import time
+from pathlib import Path
 
 import pytest
 
+from agetf_pipeline.core import parallel
 from agetf_pipeline.core.parallel import run_in_processes
 
 
@@ -29,3 +33,31 @@ def test_an_error_of_a_call_is_raised():
 
 def test_no_call_is_no_work():
     assert run_in_processes(_square, []) == []
+
+
+class _Interrupted(BaseException):
+    pass
+
+
+def _take_long(marker: Path) -> None:
+    try:
+        marker.with_suffix(".begun").touch()
+        time.sleep(600)
+    finally:
+        marker.with_suffix(".tidied").touch()
+
+
+def test_an_interrupt_ends_the_processes_and_lets_them_tidy_up(tmp_path, monkeypatch):
+    marker = tmp_path / "a"
+
+    def wait(futures):
+        while not marker.with_suffix(".begun").exists():
+            time.sleep(0.01)
+        raise _Interrupted
+
+    monkeypatch.setattr(parallel, "wait", wait)
+    before = multiprocessing.active_children()
+    with pytest.raises(_Interrupted):
+        run_in_processes(_take_long, [(marker,), (marker,), (marker,)])
+    assert marker.with_suffix(".tidied").exists()
+    assert multiprocessing.active_children() == before
