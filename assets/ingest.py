@@ -1,9 +1,13 @@
 """The readable photographs of both corpora, and the quarantine."""
 
+import dagster as dg
+
 from assets.checking import table_check
 from assets.running import stage_asset
+from resources.pipeline import PipelineResource
 
 _COST = "Decodes every new file once; CPU only."
+_MAX_ROWS = 100
 
 ffhq_images = stage_asset(
     "ffhq_images",
@@ -25,3 +29,38 @@ caf_images = stage_asset(
 )
 ffhq_images_check = table_check("ffhq_images", "images", over="ffhq")
 caf_images_check = table_check("caf_images", "images", over="caf")
+
+
+@dg.asset_check(
+    asset=caf_images,
+    description="Whether every CAF shard on disk is complete and every known one is still there.",
+)
+def caf_shards_on_disk(pipeline: PipelineResource) -> dg.AssetCheckResult:
+    """Warn of shards that are incomplete, broken, badly named or gone; they stop no other."""
+    from agetf_pipeline.data.shards import scan_shards
+
+    shards = scan_shards(*pipeline.load())
+    wrong = [shard for shard in shards if shard.state != "complete"]
+    records = [
+        dg.TableRecord(
+            {
+                "shard": shard.name,
+                "state": shard.state.replace("_", " "),
+                "reason": shard.reason,
+                "what to do": shard.remedy,
+            }
+        )
+        for shard in wrong[:_MAX_ROWS]
+    ]
+    schema = dg.TableSchema(
+        columns=[dg.TableColumn(name) for name in ("shard", "state", "reason", "what to do")]
+    )
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "num_complete": len(shards) - len(wrong),
+            "num_not_complete": len(wrong),
+            "shards": dg.MetadataValue.table(records=records, schema=schema),
+        },
+    )

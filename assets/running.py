@@ -19,6 +19,7 @@ from agetf_pipeline.stages.base import StageReport
 from agetf_pipeline.stages.catalogue import run_stage, stage_info
 from assets.partitions import CAF_BACKFILL, CAF_SHARDS
 from assets.retries import failing_readably, retry_policy
+from assets.shard_runs import materialise_each
 from resources.gpu import GPU_POOL, GpuResource
 from resources.pipeline import PipelineResource
 
@@ -112,21 +113,13 @@ def _partitions(over: Over, config: PipelineConfig, workspace: Workspace) -> lis
 def _run_shards(
     context: dg.AssetExecutionContext, stage: str, config: PipelineConfig, workspace: Workspace
 ) -> None:
-    """Run a stage over the shards of this run; what finished is kept when a later shard fails."""
-    finished: list[tuple[str, dict[str, Any]]] = []
-    try:
-        for shard in context.partition_keys:
-            report = run_stage(stage, config, workspace, caf_partition(shard))
-            finished.append((shard, report_metadata(report, workspace)))
-    except Exception:
-        # A failed step has no materialisations; these shards are done and on disk.
-        for shard, metadata in finished:
-            context.log_event(
-                dg.AssetMaterialization(context.asset_key, partition=shard, metadata=metadata)
-            )
-        raise
-    for shard, metadata in finished:
-        context.add_asset_metadata(metadata, partition_key=shard)
+    """Run a stage over the shards of this run; what finished is kept however the run ends."""
+    materialise_each(
+        context,
+        code_version(stage),
+        lambda shard: run_stage(stage, config, workspace, caf_partition(shard)),
+        lambda report: report_metadata(report, workspace),
+    )
 
 
 @contextmanager
