@@ -9,7 +9,8 @@ from agetf_pipeline.core.files import write_json, write_text
 from agetf_pipeline.data.label_statistics import WITHIN_YEARS, LabelStatistics, label_statistics
 from agetf_pipeline.data.label_table import LabelTable, read_label_table
 from agetf_pipeline.quality.label_rules import LABEL_FILE_RULES
-from agetf_pipeline.quality.suites import SuiteResult, Verdict, judge
+from agetf_pipeline.quality.suites import judge
+from agetf_pipeline.quality.verdict import SuiteResult, Verdict
 
 
 @dataclass(frozen=True)

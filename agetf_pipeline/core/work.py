@@ -55,7 +55,9 @@ def load_report(
 ) -> StageReport | None:
     """Return the last report of a stage, or None where it never finished."""
     path = report_path(workspace, stage, partition)
-    return StageReport(**read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    return StageReport(**{k: v for k, v in read_json(path).items() if k != "_output_hashes"})
 
 
 def run_once(

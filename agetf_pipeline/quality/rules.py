@@ -8,6 +8,7 @@ itself is given by Great Expectations on the counts (`suites.py`).
 import polars as pl
 
 from agetf_pipeline.data.ages import AGE_GROUPS
+from agetf_pipeline.data.quarantine import REASONS
 from agetf_pipeline.data.schemas import LABEL_DECISIONS, NUM_AGE_BINS
 from agetf_pipeline.quality.caption_rules import CAPTION_RULES
 from agetf_pipeline.quality.rule import Rule
@@ -63,6 +64,29 @@ RULES: dict[str, tuple[Rule, ...]] = {
             pl.col("flags").list.len() > 0,
             "warning",
             0.5,
+        ),
+    ),
+    "quarantine": (
+        Rule(
+            "reason_known",
+            "Reasons are those that docs/own_data.md explains",
+            ~pl.col("reason").is_in(list(REASONS)),
+        ),
+        Rule(
+            "explained",
+            "Every file that was not taken says why, in a sentence",
+            pl.col("detail").str.strip_chars().str.len_chars() == 0,
+        ),
+        Rule(
+            "duplicate_linked",
+            "A duplicate names the file that was kept",
+            (pl.col("reason") == "duplicate") & pl.col("duplicate_of").is_null(),
+        ),
+        Rule(
+            "no_crash",
+            "No file brings the decoder down",
+            pl.col("reason") == "decoder_crash",
+            "warning",
         ),
     ),
     "predictions": (
@@ -246,6 +270,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 
 
+MAY_BE_EMPTY = frozenset({"quarantine", "weights"})
+"""What is good without a row: configured checkpoints leave no weights of ours."""
+
+
 def enough_experts(num_required: int) -> Rule:
     """Return the rule that most labels rest on at least `num_required` experts."""
     return Rule(
@@ -255,17 +283,3 @@ def enough_experts(num_required: int) -> Rule:
         "critical",
         0.5,
     )
-
-
-def count_broken(rule: Rule, frame: pl.DataFrame) -> tuple[int, int, list[str]]:
-    """Count the rows that break a rule.
-
-    Returns:
-        Rows counted, rows that break it, and up to five of their image ids (or whatever stands in
-        the first column), as text.
-    """
-    rows = frame if rule.applies is None else frame.filter(rule.applies)
-    broken = rows.filter(rule.broken.fill_null(False))
-    name = "image_id" if "image_id" in frame.columns else frame.columns[0]
-    examples = broken.head(5).get_column(name).cast(pl.String).to_list()
-    return rows.height, broken.height, examples

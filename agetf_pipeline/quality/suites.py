@@ -6,18 +6,18 @@ the suite runs on one row of aggregates per table, and its result is what a run 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from agetf_pipeline.core.files import write_json
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TABLES
-from agetf_pipeline.data.tables import list_partitions, read_table
+from agetf_pipeline.data.tables import list_partitions, read_table, table_path
 from agetf_pipeline.quality.loading import load_great_expectations
-from agetf_pipeline.quality.rule import Rule, Severity
-from agetf_pipeline.quality.rules import RULES, count_broken
+from agetf_pipeline.quality.records import keep_result
+from agetf_pipeline.quality.rule import Counted, Rule, count_broken
+from agetf_pipeline.quality.rules import MAY_BE_EMPTY, RULES
+from agetf_pipeline.quality.verdict import SuiteResult, Verdict
 
 if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import (
@@ -25,63 +25,21 @@ if TYPE_CHECKING:
     )
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What came of one expectation.
-
-    Attributes:
-        name: The rule's name.
-        description: What was expected.
-        severity: Of a failure.
-        passed: Whether the share of broken rows is within the limit.
-        num_rows: Rows that were counted.
-        num_broken: Rows that break the rule.
-        max_broken_fraction: The limit.
-        examples: Up to five rows that break it, by their key.
-    """
-
-    name: str
-    description: str
-    severity: Severity
-    passed: bool
-    num_rows: int
-    num_broken: int
-    max_broken_fraction: float
-    examples: list[str]
-
-
-@dataclass(frozen=True)
-class SuiteResult:
-    """The verdicts on one table."""
-
-    table: str
-    num_rows: int
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every expectation holds."""
-        return all(verdict.passed for verdict in self.verdicts)
-
-    @property
-    def blocks(self) -> bool:
-        """Whether a critical expectation fails: what comes after must not run."""
-        return any(not v.passed and v.severity == "critical" for v in self.verdicts)
-
-
 def check_table(
     workspace: Workspace,
     table: str,
     partitions: list[str] | None = None,
     also: Sequence[Rule] = (),
+    name: str | None = None,
 ) -> SuiteResult:
-    """Judge a table of the workspace and keep the result in `stats/quality/<table>.json`.
+    """Judge a table of the workspace and keep the result in `stats/quality/<name>.json`.
 
     Args:
         workspace: The workspace.
         table: Its name, one of `RULES`.
         partitions: Which of its partitions; None for all that are written.
         also: Rules beside the table's own, such as those that a config asks for.
+        name: `<asset>/<check>`; None for `tables/<table>`.
 
     Raises:
         DataError: A partition cannot be read, or does not have the schema's columns.
@@ -89,17 +47,8 @@ def check_table(
     spec = TABLES[table]
     known = list_partitions(workspace, spec) if partitions is None else partitions
     result = judge(table, read_table(workspace, spec, known), (*RULES[table], *also))
-    write_json(
-        workspace.stats / "quality" / f"{table}.json",
-        {
-            "table": table,
-            "partitions": known,
-            "num_rows": result.num_rows,
-            "passed": result.passed,
-            "blocks": result.blocks,
-            "expectations": [vars(verdict) for verdict in result.verdicts],
-        },
-    )
+    files = [table_path(workspace, spec, partition) for partition in known]
+    keep_result(workspace, name or f"tables/{table}", result, files)
     return result
 
 
@@ -111,30 +60,28 @@ def judge(table: str, frame: pl.DataFrame, rules: Sequence[Rule] | None = None) 
         frame: The rows.
         rules: The rules; None for those that `RULES` has for the table.
     """
-    counted = [
-        (_NOT_EMPTY, 1, int(frame.height == 0), []),
-        *(
-            (rule, *count_broken(rule, frame))
-            for rule in (RULES[table] if rules is None else rules)
-        ),
-    ]
-    fractions = {
-        rule.name: num_broken / num_rows if num_rows else 0.0
-        for rule, num_rows, num_broken, _ in counted
-    }
-    outcome = _validate(table, fractions, [rule for rule, *_ in counted])
+    chosen = RULES[table] if rules is None else rules
+    counted = [count_broken(rule, frame) for rule in chosen]
+    if table not in MAY_BE_EMPTY:
+        chosen = (_NOT_EMPTY, *chosen)
+        counted = [Counted(1, int(frame.height == 0), []), *counted]
+    outcome = _validate(
+        table, {r.name: c.fraction for r, c in zip(chosen, counted, strict=True)}, chosen
+    )
     verdicts = tuple(
         Verdict(
             rule.name,
             rule.description,
             rule.severity,
             outcome[rule.name],
-            num_rows,
-            num_broken,
+            count.num_rows,
+            count.num_broken,
             rule.max_broken_fraction,
-            examples,
+            [row[next(iter(row))] for row in count.rows],
+            count.rows,
+            f"{count.num_broken} of {count.num_rows} rows break it",
         )
-        for rule, num_rows, num_broken, examples in counted
+        for rule, count in zip(chosen, counted, strict=True)
     )
     return SuiteResult(table, frame.height, verdicts)
 
@@ -142,7 +89,7 @@ def judge(table: str, frame: pl.DataFrame, rules: Sequence[Rule] | None = None) 
 _NOT_EMPTY = Rule("has_rows", "The table has rows", pl.lit(False))
 
 
-def _validate(table: str, fractions: dict[str, float], rules: list[Rule]) -> dict[str, bool]:
+def _validate(table: str, fractions: dict[str, float], rules: Sequence[Rule]) -> dict[str, bool]:
     """Let Great Expectations judge one row of shares; return rule name to verdict."""
     gx = load_great_expectations()
     import pandas as pd

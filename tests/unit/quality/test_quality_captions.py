@@ -9,7 +9,8 @@ from agetf_pipeline.config.caption import CaptionChecks
 from agetf_pipeline.data.schemas import CAPTIONS
 from agetf_pipeline.data.tables import to_frame
 from agetf_pipeline.quality.caption_rules import CAPTION_RULES, configured_caption_rules
-from agetf_pipeline.quality.suites import SuiteResult, judge
+from agetf_pipeline.quality.suites import judge
+from agetf_pipeline.quality.verdict import SuiteResult
 
 FAILED = {"status": "failed", "caption": None, "text_embedding": None, "reason": "why"}
 

@@ -6,7 +6,8 @@ import pytest
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import KEEP_LIST, LABELS, TABLES, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import to_frame, write_table
-from agetf_pipeline.quality.rules import RULES, count_broken, enough_experts
+from agetf_pipeline.quality.rule import count_broken
+from agetf_pipeline.quality.rules import RULES, enough_experts
 from agetf_pipeline.quality.suites import check_table, judge
 
 
@@ -49,6 +50,9 @@ def test_a_bad_row_blocks_and_is_named(changes, rule):
     assert result.blocks
     broken = next(verdict for verdict in result.verdicts if verdict.name == rule)
     assert "b" in broken.examples
+    # The row is shown with its key and what the rule reads, and nothing else.
+    assert all(set(row) <= {"image_id", *TRAINING_MANIFEST.schema.names} for row in broken.rows)
+    assert len(broken.rows[0]) in (2, 3)
 
 
 def test_an_empty_table_blocks():
@@ -84,7 +88,8 @@ def test_every_rule_reads_its_own_table():
         names = [rule.name for rule in rules]
         assert len(set(names)) == len(names)
         for rule in rules:
-            assert count_broken(rule, frame) == (0, 0, [])
+            counted = count_broken(rule, frame)
+            assert (counted.num_rows, counted.num_broken, counted.rows) == (0, 0, [])
 
 
 def label_row(**changes):
@@ -117,6 +122,6 @@ def test_the_result_is_kept_beside_the_tables(tmp_path):
     frame = to_frame([manifest_row("a")], TRAINING_MANIFEST)
     write_table(workspace, TRAINING_MANIFEST, "all", frame)
     assert check_table(workspace, "training_manifest").passed
-    kept = pl.read_json(workspace.stats / "quality" / "training_manifest.json")
+    kept = pl.read_json(workspace.stats / "quality" / "tables" / "training_manifest.json")
     assert kept["num_rows"].to_list() == [1]
     assert kept["passed"].to_list() == [True]

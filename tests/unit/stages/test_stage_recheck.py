@@ -24,7 +24,8 @@ from agetf_pipeline.experts.base import Readings
 from agetf_pipeline.experts.predict import read_faces
 from agetf_pipeline.moe.calibration import uncalibrated
 from agetf_pipeline.moe.labels import label_predictions
-from agetf_pipeline.quality.rules import RULES, count_broken
+from agetf_pipeline.quality.rule import count_broken
+from agetf_pipeline.quality.rules import RULES
 from agetf_pipeline.stages import recheck
 
 PARTITION = "caf/one"
@@ -241,7 +242,7 @@ def test_the_table_keeps_the_rules_and_the_rules_notice(workspace):
     recheck.run(make_config(), workspace, PARTITION)
     rows = rows_of(workspace)
     critical = {rule.name: rule for rule in RULES["enhanced_ages"] if rule.severity == "critical"}
-    assert all(count_broken(rule, rows)[1] == 0 for rule in critical.values())
+    assert all(count_broken(rule, rows).num_broken == 0 for rule in critical.values())
     for name, spoilt in {
         "similarity_in_range": rows.with_columns(identity_similarity=pl.lit(1.5)),
         "sharpness_ratio_in_range": rows.with_columns(sharpness_ratio=pl.lit(float("inf"))),
@@ -249,7 +250,7 @@ def test_the_table_keeps_the_rules_and_the_rules_notice(workspace):
         "flags_agree": rows.with_columns(flagged=pl.lit(True)),
         "unknown_explained": rows.with_columns(not_compared=pl.lit(None, pl.String)),
     }.items():
-        assert count_broken(critical.pop(name), spoilt)[1] > 0, name
+        assert count_broken(critical.pop(name), spoilt).num_broken > 0, name
     assert not critical
 
 
