@@ -52,12 +52,12 @@ def champion_to_compare(
         WeightsError: The weights to compare with cannot be had, or are not what was registered.
     """
     settings = config.register_model
-    if settings.tracking_uri is None and not (workspace.root / "mlflow.db").is_file():
+    uri = _registry_of(config, workspace)
+    if uri is None:
         return None
-    from agetf_pipeline.registry.tracking import connected, tracking_uri_of
+    from agetf_pipeline.registry.tracking import connected
     from agetf_pipeline.registry.versions import WEIGHTS_TAG
 
-    uri = tracking_uri_of(workspace, settings.tracking_uri)
     with connected(uri) as client:
         version = _to_compare(client, settings.model_name, sha256)
         if version is None:
@@ -66,6 +66,46 @@ def champion_to_compare(
     return Reference(
         settings.model_name, number, *_weights(settings.model_name, number, known, workspace, uri)
     )
+
+
+def sha256_to_compare(config: PipelineConfig, workspace: Workspace, sha256: str) -> str | None:
+    """Return the sha256 of what `champion_to_compare` returns; fetches and reads no weights.
+
+    Raises:
+        WeightsError: The version that the champion was compared with is gone.
+    """
+    uri = _registry_of(config, workspace)
+    if uri is None:
+        return None
+    from agetf_pipeline.registry.tracking import connected
+    from agetf_pipeline.registry.versions import WEIGHTS_TAG
+
+    with connected(uri) as client:
+        version = _to_compare(client, config.register_model.model_name, sha256)
+        return None if version is None else version.tags.get(WEIGHTS_TAG, "not recorded")
+
+
+def run_of_champion(config: PipelineConfig, workspace: Workspace) -> str | None:
+    """Return the name of the training run that the champion came from, as far as it is known."""
+    uri = _registry_of(config, workspace)
+    if uri is None:
+        return None
+    from agetf_pipeline.registry.tracking import connected
+    from agetf_pipeline.registry.versions import CHAMPION, RUN_NAME_TAG, find_alias
+
+    with connected(uri) as client:
+        champion = find_alias(client, config.register_model.model_name, CHAMPION)
+        return None if champion is None else champion.tags.get(RUN_NAME_TAG)
+
+
+def _registry_of(config: PipelineConfig, workspace: Workspace) -> str | None:
+    """Return the registry's URI; None where there is none yet, without importing mlflow."""
+    configured = config.register_model.tracking_uri
+    if configured is None and not (workspace.root / "mlflow.db").is_file():
+        return None
+    from agetf_pipeline.registry.tracking import tracking_uri_of
+
+    return tracking_uri_of(workspace, configured)
 
 
 def _to_compare(client: "MlflowClient", model: str, sha256: str) -> "ModelVersion | None":

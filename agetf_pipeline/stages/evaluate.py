@@ -6,16 +6,16 @@ same judges: what decides about promotion are differences face by face.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_json
-from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.hashing import fingerprint, hash_file
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, LABELS, PREDICTIONS, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import list_partitions, read_table, table_hashes, write_parquet
-from agetf_pipeline.stages.base import StageReport, run_once
+from agetf_pipeline.stages.base import StageReport, load_report, run_once
 
 if TYPE_CHECKING:
     from agetf_pipeline.registry.reference import Reference
@@ -56,15 +56,50 @@ def run_folder(config: PipelineConfig, workspace: Workspace) -> Path:
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     """Evaluate the configured run and write `outputs/experiments/<run_name>/`."""
-    from agetf_pipeline.evaluation.truth import truth_hashes
-
     weights = model_path(config, workspace)
     if not weights.is_file():
         raise StageError(
             f"Expected trained weights at {weights}; found nothing. Run the stage train first."
         )
     reference = _reference(config, workspace, weights)
-    versions = _versions(config, workspace, weights, reference)
+    champion = None if reference is None else reference.sha256
+    versions = _versions(config, workspace, weights, champion)
+    settings, inputs = _asked(config, workspace, versions)
+    return run_once(
+        workspace, STAGE, settings, CODE_VERSION, inputs,
+        lambda: _evaluate(config, workspace, weights, reference, versions),
+    )  # fmt: skip
+
+
+def is_current(config: PipelineConfig, workspace: Workspace) -> bool:
+    """Whether the last report measured this model, champion, judges and tables, as configured.
+
+    Looks at hashes alone: no network is loaded, no champion fetched.
+
+    Raises:
+        StageError: The registry does not answer.
+        WeightsError: See `sha256_to_compare`.
+    """
+    from agetf_pipeline.registry.reference import sha256_to_compare
+
+    weights, report = model_path(config, workspace), load_report(workspace, STAGE)
+    if report is None or not weights.is_file():
+        return False
+    champion = None
+    if config.evaluate.compare_with_champion:
+        champion = sha256_to_compare(config, workspace, hash_file(weights))
+    versions = _versions(config, workspace, weights, champion)
+    settings, inputs = _asked(config, workspace, versions)
+    there = all(workspace.resolve(output).exists() for output in report.outputs.values())
+    return there and report.data_version == fingerprint(settings, CODE_VERSION, inputs)
+
+
+def _asked(
+    config: PipelineConfig, workspace: Workspace, versions: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings and the content hashes that the report depends on."""
+    from agetf_pipeline.evaluation.truth import truth_hashes
+
     caf = [name for name in list_partitions(workspace, ENHANCED) if is_caf(name)]
     inputs = {
         **versions,
@@ -83,10 +118,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         "run_name": config.train.run_name,
         "synthetic": config.synthesize.enabled,
     }
-    return run_once(
-        workspace, STAGE, settings, CODE_VERSION, inputs,
-        lambda: _evaluate(config, workspace, weights, reference, versions),
-    )  # fmt: skip
+    return settings, inputs
 
 
 def _reference(config: PipelineConfig, workspace: Workspace, weights: Path) -> "Reference | None":
@@ -99,15 +131,15 @@ def _reference(config: PipelineConfig, workspace: Workspace, weights: Path) -> "
 
 
 def _versions(
-    config: PipelineConfig, workspace: Workspace, weights: Path, reference: "Reference | None"
+    config: PipelineConfig, workspace: Workspace, weights: Path, champion: str | None
 ) -> dict[str, str]:
     """Return content hashes of everything that was trained, as far as it exists."""
     from agetf_pipeline.evaluation.panel_loading import panel_hashes
 
     versions = {"age_transformer": hash_file(weights)}
     versions |= {f"judge: {name}": sha for name, sha in panel_hashes(config, workspace).items()}
-    if reference is not None:
-        versions["champion"] = reference.sha256
+    if champion is not None:
+        versions["champion"] = champion
     return versions
 
 
