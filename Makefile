@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 CONFIG ?= configs/demo.yaml
 PORT ?= 3000
+SHARDS ?= missing
 NAME := $(basename $(notdir $(CONFIG)))
 HOME_DIR := $(CURDIR)/.dagster_home/$(NAME)
 UV_VERSION := 0.13.9
@@ -45,6 +46,10 @@ run: $(READY) ## Run the whole pipeline on CONFIG=configs/<name>.yaml
 ui: $(READY) ## Open Dagster (UI and daemon) on 127.0.0.1:3000 over what CONFIG's run filled
 	@AGETF_CONFIG=$(CONFIG) $(BIN)/python -m jobs.serve --home $(HOME_DIR) --port $(PORT)
 
+.PHONY: backfill
+backfill: $(READY) ## CAF shards for CONFIG: SHARDS=missing, all, a,b or a...d
+	@$(BIN)/python -m jobs.backfill --config $(CONFIG) --home $(HOME_DIR) --shards "$(SHARDS)"
+
 .PHONY: test
 test: $(READY) ## Set up and run the tests
 	@$(BIN)/python -m pytest
@@ -81,6 +86,10 @@ bench-ageing: $(READY) ## Renderings of synthetic people beside three baselines:
 .PHONY: bench-loader
 bench-loader: $(READY) ## Batches read beside what a training step needs
 	@$(BIN)/python -m benchmarks.loader
+
+.PHONY: bench-backfill
+bench-backfill: $(READY) ## Sensor tick, backfill and queries over many shards
+	@$(BIN)/python -m benchmarks.backfill
 
 .PHONY: bench-captions
 bench-captions: $(READY) ## Captions in batches beside one at a time; embeddings read at random

@@ -27,8 +27,8 @@ from resources.gpu import GPU_POOL, count_devices
 from resources.pipeline import CONFIG_VARIABLE, REPOSITORY, PipelineResource
 
 _LOGGER = logging.getLogger(__name__)
-_LAUNCHER_TAG = "agetf/launcher"
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+LAUNCHER_TAG = "agetf/launcher"
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def prepare_home(home: Path) -> None:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
     prepare_process()
-    _log_to_terminal()
+    log_to_terminal()
     os.environ[CONFIG_VARIABLE] = options.config
     prepare_home(options.home.resolve())
     started_s = time.monotonic()
@@ -73,7 +73,8 @@ class _PlainFormatter(logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')} {message}"
 
 
-def _log_to_terminal() -> None:
+def log_to_terminal() -> None:
+    """Show warnings, and what the library says of its progress, with the time alone before it."""
     handler = logging.StreamHandler()
     handler.setFormatter(_PlainFormatter())
     # Great Expectations raises its own level when it is imported, to say where it put a folder.
@@ -89,7 +90,7 @@ def _run(instance: dg.DagsterInstance) -> bool:
     from agetf_pipeline.data.corpora import discover_partitions
     from definitions import defs
 
-    _end_dead_runs(instance)
+    end_dead_runs(instance)
     instance.event_log_storage.set_concurrency_slots(GPU_POOL, max(1, count_devices()))
     config, workspace = PipelineResource().load()
     if config.synthesize.enabled and not _execute(defs.resolve_job_def(CORPUS), instance, {}):
@@ -115,9 +116,9 @@ def _range_tags(instance: dg.DagsterInstance, shards: list[str]) -> dict[str, st
 
 def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str]) -> bool:
     _LOGGER.info("job '%s' started", job.name)
-    origin = {".dagster/repository": "__repository__@agetf", _LAUNCHER_TAG: "terminal"}
+    origin = {".dagster/repository": "__repository__@agetf", LAUNCHER_TAG: "terminal"}
     result = job.execute_in_process(
-        instance=instance, tags=tags | origin, run_config=_QUIET, raise_on_error=False
+        instance=instance, tags=tags | origin, run_config=QUIET, raise_on_error=False
     )
     for event in result.get_step_failure_events():
         error = event.step_failure_data.error
@@ -134,14 +135,14 @@ def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str
     return result.success
 
 
-def _end_dead_runs(instance: dg.DagsterInstance) -> None:
+def end_dead_runs(instance: dg.DagsterInstance) -> None:
     """Mark the runs of a killed launcher as failed and free their slots.
 
     The launcher's lock is held here: whatever still says that it runs from a terminal, does not.
     """
     unfinished = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING],
-        tags={_LAUNCHER_TAG: "terminal"},
+        tags={LAUNCHER_TAG: "terminal"},
     )
     for run in instance.get_runs(unfinished):
         instance.report_run_failed(run, "The process was ended before the run was.")
