@@ -9,6 +9,8 @@ _COST = "Generates a caption for every new face."
 ffhq_captions = stage_asset(
     "ffhq_captions",
     "caption",
+    what="A caption of each FFHQ-Aging face without words of age, and embeddings of picture "
+    "and caption (table `captions` and the embedding cache).",
     deps=["ffhq_images", "experts"],
     group="captions",
     cost=_COST,
@@ -19,6 +21,8 @@ ffhq_captions = stage_asset(
 caf_captions = stage_asset(
     "caf_captions",
     "caption",
+    what="A caption of each CAF face without words of age, and embeddings of picture and "
+    "caption (table `captions` and the embedding cache).",
     deps=["caf_images", "experts"],
     group="captions",
     cost=_COST,

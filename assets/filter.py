@@ -6,6 +6,8 @@ from assets.running import stage_asset
 keep_list = stage_asset(
     "keep_list",
     "filter",
+    what="Which images training may use, with every reason against those that it may not, and "
+    "their curriculum weight (table `keep_list`).",
     deps=["moe_labels"],
     group="labels",
     cost="Seconds; no network runs.",

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.checking import table_check
+from assets.checking import picture_check, table_check
 from assets.running import stage_asset
 from resources.pipeline import PipelineResource
 
@@ -12,6 +12,8 @@ _MAX_ROWS = 100
 ffhq_images = stage_asset(
     "ffhq_images",
     "ingest",
+    what="A row per readable FFHQ-Aging photograph (table `images`: size, format, crowd "
+    "labels), and a row with the reason per file that was not taken (table `quarantine`).",
     deps=["synthetic_corpus"],
     group="corpus",
     cost=_COST,
@@ -21,6 +23,8 @@ ffhq_images = stage_asset(
 caf_images = stage_asset(
     "caf_images",
     "ingest",
+    what="A row per readable photograph of each CAF shard (table `images`: subject, age, "
+    "size), and a row with the reason per file that was not taken (table `quarantine`).",
     deps=["synthetic_corpus"],
     group="corpus",
     cost=_COST,
@@ -29,6 +33,16 @@ caf_images = stage_asset(
 )
 ffhq_images_check = table_check("ffhq_images", "images", over="ffhq")
 caf_images_check = table_check("caf_images", "images", over="caf")
+ffhq_quarantine_check = table_check("ffhq_images", "quarantine", over="ffhq")
+caf_quarantine_check = table_check("caf_images", "quarantine", over="caf")
+ffhq_originals_check = picture_check(
+    "ffhq_images", "originals", "the FFHQ-Aging photographs as they came", over="ffhq"
+)
+caf_originals_check = picture_check(
+    "caf_images", "originals", "the CAF photographs as they came", over="caf"
+)
+ffhq_faces_check = picture_check("ffhq_images", "faces", "the faces that stages read", over="ffhq")
+caf_faces_check = picture_check("caf_images", "faces", "the faces that stages read", over="caf")
 
 
 @dg.asset_check(

@@ -8,6 +8,8 @@ _COST = "One pass of every expert over every new face."
 ffhq_predictions = stage_asset(
     "ffhq_predictions",
     "predict",
+    what="What each expert reads from each FFHQ-Aging face: age, standard deviation, "
+    "distribution over 0-100 years; failures with their reason (table `predictions`).",
     deps=["ffhq_images", "experts"],
     group="labels",
     cost=_COST,
@@ -18,6 +20,8 @@ ffhq_predictions = stage_asset(
 caf_predictions = stage_asset(
     "caf_predictions",
     "predict",
+    what="What each expert reads from each CAF face: age, standard deviation, distribution "
+    "over 0-100 years; failures with their reason (table `predictions`).",
     deps=["caf_images", "experts"],
     group="labels",
     cost=_COST,

@@ -1,18 +1,14 @@
 """From a stage to an asset: runs it, and tells Dagster what it did."""
 
-import base64
-import csv
 import importlib
-import io
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import dagster as dg
 
 from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.hashing import fingerprint
 from agetf_pipeline.core.progress import ProgressEvent, progress_listener
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, caf_partition
 from agetf_pipeline.stages.base import StageReport
@@ -20,6 +16,7 @@ from agetf_pipeline.stages.catalogue import run_stage, stage_info
 from assets.partitions import CAF_BACKFILL, CAF_SHARDS
 from assets.retries import failing_readably, retry_policy
 from assets.shard_runs import materialise_each
+from assets.showing import merge_metadata, report_metadata
 from resources.gpu import GPU_POOL, GpuResource
 from resources.pipeline import PipelineResource
 
@@ -27,15 +24,18 @@ Over = Literal["once", "ffhq", "shards", "all"]
 """Over what an asset runs its stage: once, the FFHQ-Aging partition, its CAF shards (as Dagster
 partitions), or every partition there is (in one unpartitioned asset)."""
 
-_MAX_PREVIEW_BYTES = 400_000
-_MAX_PREVIEW_PX = 1400
-_MAX_TABLE_ROWS = 100
 _OWNER = "team:agetf"
+
+GROUPS = (
+    "corpus", "labels", "enhancement", "captions", "training", "evaluation", "registry", "release",
+)  # fmt: skip
+"""From left to right, as the README draws them: no group reads from one to its right."""
 
 
 def stage_asset(
     name: str,
     stage: str,
+    what: str,
     deps: list[str],
     group: str,
     cost: str,
@@ -49,9 +49,10 @@ def stage_asset(
     Args:
         name: The asset's name, a noun.
         stage: The stage's verb.
+        what: What it is, in words: what its rows or files hold, and what they are for.
         deps: Names of the assets that it reads.
-        group: The asset's group.
-        cost: What it costs, in words, for the description.
+        group: The asset's group, one of `GROUPS`.
+        cost: What it costs, in words.
         over: Over what it runs the stage.
         gpu: Whether it belongs to the GPU pool and leases a device.
         kinds: Dagster's kinds, for the icons.
@@ -63,7 +64,10 @@ def stage_asset(
         name=name,
         deps=deps,
         group_name=group,
-        description=f"{stage_info(stage).summary.capitalize()}. {cost}",
+        description=(
+            f"{what}\n\n**Made by** the stage `{stage}`: {stage_info(stage).summary}.\n\n"
+            f"**Cost:** {cost}"
+        ),
         owners=[_OWNER],
         kinds=kinds or {"python"},
         code_version=code_version(stage),
@@ -77,8 +81,12 @@ def stage_asset(
     def run(
         context: dg.AssetExecutionContext, pipeline: PipelineResource, gpu_pool: GpuResource
     ) -> None:
+        from agetf_pipeline.quality.records import require_fit
+
         with failing_readably():
             config, workspace = pipeline.load()
+            if config.quality.refuse_blocked:
+                require_fit(workspace, deps)
             num_devices = config.train.num_processes if stage == "train" else 1
         with (
             failing_readably(),
@@ -91,6 +99,7 @@ def stage_asset(
                 partitions = _partitions(over, placed, workspace)
                 reports = [run_stage(stage, placed, workspace, p) for p in partitions]
                 context.add_asset_metadata(merge_metadata(reports, workspace))
+                context.set_data_version(context.asset_key, data_version(stage, reports))
 
     return run
 
@@ -98,6 +107,19 @@ def stage_asset(
 def code_version(stage: str) -> str:
     """Return the code version of a stage, the one that its own skipping goes by."""
     return importlib.import_module(f"agetf_pipeline.stages.{stage}").CODE_VERSION
+
+
+def data_version(stage: str, reports: Sequence[StageReport]) -> dg.DataVersion:
+    """Return the version of what a stage made: of the same settings, code and inputs, the same.
+
+    Dagster's 'unsynced' goes by it: an asset that was made again of the same things leaves what
+    comes after it in sync.
+    """
+    versions = {report.partition or "": report.data_version for report in reports}
+    if list(versions) == [""]:
+        # A stage that the config leaves out has no version of its own.
+        return dg.DataVersion(versions[""] or fingerprint({}, code_version(stage), {}))
+    return dg.DataVersion(fingerprint({}, code_version(stage), versions))
 
 
 def _partitions(over: Over, config: PipelineConfig, workspace: Workspace) -> list[str | None]:
@@ -143,82 +165,3 @@ def _tell(context: dg.AssetExecutionContext):
         context.log.info(str(event))
 
     return tell
-
-
-def report_metadata(report: StageReport, workspace: Workspace) -> dict[str, Any]:
-    """Return a stage's report as asset metadata: counts, figures, links, pictures, tables."""
-    metadata: dict[str, Any] = {
-        "status": report.status,
-        "duration_s": report.duration_s,
-        "data_version": report.data_version,
-        **{f"num_{name.removeprefix('num_')}": count for name, count in report.counts.items()},
-        **{name: value for name, value in report.figures.items() if value is not None},
-    }
-    for name, relative in report.outputs.items():
-        path = workspace.resolve(relative)
-        metadata[f"file_{name}"] = dg.MetadataValue.path(str(path))
-        if path.suffix in {".png", ".jpg"} and path.is_file():
-            preview = _preview(path)
-            if preview is not None:
-                metadata[f"picture_{name}"] = preview
-        if path.suffix == ".csv" and path.is_file():
-            metadata[f"table_{name}"] = _table(path)
-    if report.messages:
-        metadata["messages"] = dg.MetadataValue.md("\n".join(f"- {m}" for m in report.messages))
-    return metadata
-
-
-def merge_metadata(reports: list[StageReport], workspace: Workspace) -> Mapping[str, Any]:
-    """Return the metadata of one asset that ran its stage several times, a row per partition."""
-    if len(reports) == 1:
-        return report_metadata(reports[0], workspace)
-    rows = [
-        dg.TableRecord(
-            {"partition": report.partition or "", "status": report.status}
-            | {name: str(count) for name, count in report.counts.items()}
-        )
-        for report in reports
-    ]
-    names = sorted({name for row in rows for name in row.data})
-    schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in names])
-    filled = [dg.TableRecord({n: row.data.get(n, "") for n in names}) for row in rows]
-    messages = [f"- {r.partition}: {m}" for r in reports for m in r.messages]
-    merged: dict[str, Any] = {
-        "partitions": dg.MetadataValue.table(records=filled, schema=schema),
-        "duration_s": round(sum(report.duration_s for report in reports), 2),
-    }
-    if messages:
-        merged["messages"] = dg.MetadataValue.md("\n".join(messages))
-    return merged
-
-
-def _table(path: Path) -> dg.TableMetadataValue:
-    """Return the first rows of a CSV."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        rows = [dg.TableRecord(dict(row)) for row in itertools.islice(reader, _MAX_TABLE_ROWS)]
-        columns = [dg.TableColumn(name) for name in reader.fieldnames or []]
-    return dg.MetadataValue.table(records=rows, schema=dg.TableSchema(columns=columns))
-
-
-def _preview(path: Path) -> dg.MarkdownMetadataValue | None:
-    data, kind = path.read_bytes(), "png" if path.suffix == ".png" else "jpeg"
-    if len(data) > _MAX_PREVIEW_BYTES:
-        data, kind = _smaller(path), "jpeg"
-    if len(data) > _MAX_PREVIEW_BYTES:
-        return None
-    return dg.MetadataValue.md(
-        f"![{path.name}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
-    )
-
-
-def _smaller(path: Path) -> bytes:
-    """Return a picture as JPEG, at most `_MAX_PREVIEW_PX` wide and high."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
-    picture.thumbnail((_MAX_PREVIEW_PX, _MAX_PREVIEW_PX))
-    picture.save(stream, "JPEG", quality=80)
-    return stream.getvalue()

@@ -50,12 +50,18 @@ _TOLD: dict[Pictures, tuple[str, dict[str, pl.Expr]]] = {
 }  # fmt: skip
 
 
+def table_of(pictures: Pictures) -> str:
+    """Return the table that names these pictures."""
+    return _TOLD[pictures][0]
+
+
 def check_pictures(
     workspace: Workspace,
     config: QualityConfig,
     pictures: Pictures,
     partitions: Sequence[str],
     name: str,
+    may_be_empty: bool = False,
 ) -> SuiteResult:
     """Open a sample of the pictures that a table names, and judge what is found.
 
@@ -65,6 +71,7 @@ def check_pictures(
         pictures: Which.
         partitions: Of which partitions of the table.
         name: `<asset>/<check>`.
+        may_be_empty: Whether having no picture is as it should be.
     """
     table, told = _TOLD[pictures]
     rows = read_table(workspace, TABLES[table], list(partitions))
@@ -73,7 +80,9 @@ def check_pictures(
     sample = sample_rows(rows, config.num_sampled_images).select(
         "image_id", *(expression.alias(column) for column, expression in told.items())
     )
-    judged = judge(f"{pictures} on disk", look_at_images(workspace, sample), IMAGE_RULES)
+    judged = judge(
+        f"{pictures} on disk", look_at_images(workspace, sample), IMAGE_RULES, may_be_empty
+    )
     result = SuiteResult(
         judged.table, judged.num_rows, judged.verdicts,
         notes=(f"{sample.height} of {rows.height} pictures were opened.",),

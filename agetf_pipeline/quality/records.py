@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
@@ -69,6 +70,26 @@ def standing_blocks(workspace: Workspace, assets: Sequence[str]) -> list[Blocked
                 )
                 found.append(Blocked(f"{asset}/{path.stem}", reasons))
     return found
+
+
+def require_fit(workspace: Workspace, assets: Sequence[str]) -> None:
+    """Refuse inputs that their last check found unfit to spread, whichever run it was part of.
+
+    Args:
+        workspace: The workspace.
+        assets: Names of the assets that are about to be read.
+
+    Raises:
+        StageError: A verdict stands against the files as they are now.
+    """
+    blocked = standing_blocks(workspace, assets)
+    if blocked:
+        found = "\n".join(f"- {b.check}: {'; '.join(b.reasons)}" for b in blocked)
+        raise StageError(
+            "Expected inputs whose blocking checks hold; the last check of these files found:\n"
+            f"{found}\nRepair what is behind them and materialise them again, or set "
+            "quality.refuse_blocked=false to go on in spite of it."
+        )
 
 
 def _is_current(workspace: Workspace, subject: dict[str, str]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.schemas import TABLES
+from agetf_pipeline.data.schemas import IMAGES, QUARANTINE, TABLES
 from agetf_pipeline.data.tables import list_partitions, read_table, table_path
 from agetf_pipeline.quality.loading import load_great_expectations
 from agetf_pipeline.quality.records import keep_result
@@ -31,6 +31,7 @@ def check_table(
     partitions: list[str] | None = None,
     also: Sequence[Rule] = (),
     name: str | None = None,
+    may_be_empty: bool = False,
 ) -> SuiteResult:
     """Judge a table of the workspace and keep the result in `stats/quality/<name>.json`.
 
@@ -40,29 +41,36 @@ def check_table(
         partitions: Which of its partitions; None for all that are written.
         also: Rules beside the table's own, such as those that a config asks for.
         name: `<asset>/<check>`; None for `tables/<table>`.
+        may_be_empty: Whether having no row is as it should be.
 
     Raises:
         DataError: A partition cannot be read, or does not have the schema's columns.
     """
     spec = TABLES[table]
     known = list_partitions(workspace, spec) if partitions is None else partitions
-    result = judge(table, read_table(workspace, spec, known), (*RULES[table], *also))
+    result = judge(table, read_table(workspace, spec, known), (*RULES[table], *also), may_be_empty)
     files = [table_path(workspace, spec, partition) for partition in known]
     keep_result(workspace, name or f"tables/{table}", result, files)
     return result
 
 
-def judge(table: str, frame: pl.DataFrame, rules: Sequence[Rule] | None = None) -> SuiteResult:
+def judge(
+    table: str,
+    frame: pl.DataFrame,
+    rules: Sequence[Rule] | None = None,
+    may_be_empty: bool = False,
+) -> SuiteResult:
     """Judge rows of a table: its rules, and that there are rows at all.
 
     Args:
         table: Its name.
         frame: The rows.
         rules: The rules; None for those that `RULES` has for the table.
+        may_be_empty: Whether having no row is as it should be; for tables in `MAY_BE_EMPTY` it is.
     """
     chosen = RULES[table] if rules is None else rules
     counted = [count_broken(rule, frame) for rule in chosen]
-    if table not in MAY_BE_EMPTY:
+    if not may_be_empty and table not in MAY_BE_EMPTY:
         chosen = (_NOT_EMPTY, *chosen)
         counted = [Counted(1, int(frame.height == 0), []), *counted]
     outcome = _validate(
@@ -84,6 +92,17 @@ def judge(table: str, frame: pl.DataFrame, rules: Sequence[Rule] | None = None) 
         for rule, count in zip(chosen, counted, strict=True)
     )
     return SuiteResult(table, frame.height, verdicts)
+
+
+def is_absent(workspace: Workspace, partitions: Sequence[str]) -> bool:
+    """Whether a corpus is not there at all: no file of it was taken, and none was refused."""
+    read = (IMAGES, QUARANTINE)
+    return not any(
+        pl.scan_parquet(path).select(pl.len()).collect().item()
+        for spec in read
+        for partition in partitions
+        if (path := table_path(workspace, spec, partition)).is_file()
+    )
 
 
 _NOT_EMPTY = Rule("has_rows", "The table has rows", pl.lit(False))

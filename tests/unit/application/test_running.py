@@ -9,7 +9,7 @@ from PIL import Image
 
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.stages.base import StageReport
-from assets.running import report_metadata
+from assets.showing import report_metadata
 
 
 def _report(tmp_path, **outputs) -> dict:

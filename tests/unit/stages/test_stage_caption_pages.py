@@ -9,7 +9,7 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.experts.janus_writing import Written
 from agetf_pipeline.stages import caption
-from assets.running import report_metadata
+from assets.showing import report_metadata
 from tests.captioned_shard import PARTITION, make_config, make_workspace
 
 NUM_IMAGES = 4
