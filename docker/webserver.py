@@ -1,8 +1,8 @@
 """Dagster's webserver behind the guard, over the code location that workspace.yaml names.
 
-The one of `make ui` (jobs/serve.py) starts a daemon and loads the definitions itself; in a container
-neither is wanted. DAGSTER_HOME says where the instance is, AGETF_HOSTS under which names beside
-loopback a proxy asks for it.
+The one of `make ui` (jobs/serve.py) starts a daemon and loads the definitions itself; in a
+container neither is wanted. DAGSTER_HOME says where the instance is, AGETF_HOSTS under which names
+beside loopback a proxy asks for it.
 """
 
 import argparse

@@ -76,7 +76,11 @@ def create_version(
     client: "MlflowClient", model_name: str, model_uri: str, run_id: str, tags: dict[str, str]
 ) -> "ModelVersion":
     """Register a logged model as a new version, its tags set in the same step."""
-    return client.create_model_version(model_name, model_uri, run_id=run_id, tags=tags)
+    # A server refuses the URI of a logged model without its id beside it.
+    model_id = model_uri.removeprefix("models:/") if model_uri.startswith("models:/m-") else None
+    return client.create_model_version(
+        model_name, model_uri, run_id=run_id, tags=tags, model_id=model_id
+    )
 
 
 def write_findings(
