@@ -54,6 +54,10 @@ backfill: $(READY) ## CAF shards for CONFIG: SHARDS=missing, all, a,b or a...d
 test: $(READY) ## Set up and run the tests
 	@$(BIN)/python -m pytest
 
+.PHONY: test-postgres
+test-postgres: $(READY) ## The deployment's processes over a real PostgreSQL (installs it as root)
+	@bash docker/test_postgres.sh
+
 .PHONY: lint
 lint: $(READY) ## Style, formatting, import layers
 	@$(BIN)/ruff check .
