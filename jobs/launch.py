@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.execution.plan.objects import StepFailureData
 
 from agetf_pipeline.core.devices import prepare_process
 from agetf_pipeline.core.errors import AgetfError
@@ -22,6 +23,8 @@ from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import is_caf, shard_of
 from assets.partitions import CAF_SHARDS
 from jobs.asset_jobs import CORPUS, PIPELINE
+from jobs.overlap import refuse_overlap, run_tags
+from jobs.stale_runs import reap
 from jobs.summary import print_summary
 from resources.gpu import GPU_POOL, count_devices
 from resources.pipeline import CONFIG_VARIABLE, REPOSITORY, PipelineResource
@@ -91,6 +94,8 @@ def _run(instance: dg.DagsterInstance) -> bool:
     from definitions import defs
 
     end_dead_runs(instance)
+    for job in (CORPUS, PIPELINE):
+        refuse_overlap(instance, job)
     instance.event_log_storage.set_concurrency_slots(GPU_POOL, max(1, count_devices()))
     config, workspace = PipelineResource().load()
     if config.synthesize.enabled and not _execute(defs.resolve_job_def(CORPUS), instance, {}):
@@ -117,13 +122,12 @@ def _range_tags(instance: dg.DagsterInstance, shards: list[str]) -> dict[str, st
 def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str]) -> bool:
     _LOGGER.info("job '%s' started", job.name)
     origin = {".dagster/repository": "__repository__@agetf", LAUNCHER_TAG: "terminal"}
+    origin |= run_tags("terminal")
     result = job.execute_in_process(
         instance=instance, tags=tags | origin, run_config=QUIET, raise_on_error=False
     )
     for event in result.get_step_failure_events():
-        error = event.step_failure_data.error
-        cause = error.cause if error is not None and error.cause is not None else error
-        text = cause.message.strip() if cause is not None else "no message"
+        text = _reason(event.step_failure_data)
         print(f"\n{event.step_key} failed: {text}", file=sys.stderr)  # noqa: T201
     blocked = [
         evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed
@@ -135,8 +139,18 @@ def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str
     return result.success
 
 
+def _reason(failure: StepFailureData) -> str:
+    """Return why a step failed, without Dagster's words before it."""
+    said = failure.user_failure_data
+    if said is not None and said.description:
+        return said.description
+    error = failure.error
+    cause = error.cause if error is not None and error.cause is not None else error
+    return cause.message.strip() if cause is not None else "no message"
+
+
 def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark the runs of a killed launcher as failed and free their slots.
+    """Mark the runs whose processes are gone as failed and free their slots.
 
     The launcher's lock is held here: whatever still says that it runs from a terminal, does not.
     """
@@ -148,6 +162,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
         instance.report_run_failed(run, "The process was ended before the run was.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         _LOGGER.info("run %s had been cut off; what it finished is kept", run.run_id[:8])
+    reap(instance)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from agetf_pipeline.core.devices import prepare_process
 from agetf_pipeline.core.errors import StageError
 from jobs.guard import OriginGuard
 from jobs.launch import prepare_home
+from jobs.stale_runs import watch
 from resources.gpu import GPU_POOL, count_devices
 from resources.pipeline import REPOSITORY
 
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with dg.DagsterInstance.get() as instance:
         instance.event_log_storage.set_concurrency_slots(GPU_POOL, max(1, count_devices()))
+        stop = threading.Event()
+        watching = watch(instance, stop)
         daemon = subprocess.Popen(
             [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-w", _WORKSPACE],
             env=os.environ | {"PYTHONWARNINGS": "ignore"},
@@ -47,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)  # noqa: T201
             return 1
         finally:
+            stop.set()
+            watching.join()
             daemon.terminate()
             daemon.wait(timeout=30)
     return 0

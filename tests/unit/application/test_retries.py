@@ -1,0 +1,91 @@
+"""What a failed step becomes: tried again, or a message for a person."""
+
+import errno
+
+import dagster as dg
+import pytest
+
+from agetf_pipeline.core.errors import DataError, StageError, UnavailableError
+from assets.retries import NETWORK_RETRIES, failing_readably, passes_by_itself, retry_policy
+
+
+def run(errors: list[Exception], policy: dg.RetryPolicy | None):
+    """Materialise an asset that raises these, one after the other; return result and attempts."""
+    attempts = []
+
+    @dg.asset(retry_policy=policy)
+    def fragile() -> None:
+        attempts.append(1)
+        with failing_readably():
+            if len(attempts) <= len(errors):
+                raise errors[len(attempts) - 1]
+
+    return dg.materialize([fragile], raise_on_error=False), len(attempts)
+
+
+QUICK = dg.RetryPolicy(max_retries=3, delay=0)
+
+
+def test_what_passes_by_itself_is_tried_again():
+    result, attempts = run([UnavailableError("away"), ConnectionError("reset")], QUICK)
+    assert result.success
+    assert attempts == 3
+
+
+@pytest.mark.parametrize("error", [StageError("Do this."), DataError("Do this."), MemoryError()])
+def test_what_a_person_has_to_act_on_is_not(error):
+    result, attempts = run([error], QUICK)
+    assert not result.success
+    assert attempts == 1
+
+
+def test_the_message_stands_alone():
+    result, _ = run([StageError("Expected a. Found b. Do c.")], QUICK)
+    failure = result.get_step_failure_events()[0].step_failure_data
+    assert failure.user_failure_data.description == "Expected a. Found b. Do c."
+    assert failure.error.message.strip().endswith("Failure: Expected a. Found b. Do c.")
+    assert failure.error.cause is None
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback():
+    result, _ = run([ZeroDivisionError("by 0")], QUICK)
+    failure = result.get_step_failure_events()[0].step_failure_data
+    assert failure.user_failure_data.description == "ZeroDivisionError: by 0"
+    assert any("test_retries.py" in line for line in failure.error.cause.stack)
+
+
+def test_a_full_disk_does_not_pass_by_itself_but_a_lost_file_system_may():
+    assert not passes_by_itself(OSError(errno.ENOSPC, "no space left on device"))
+    assert passes_by_itself(OSError(errno.ESTALE, "stale file handle"))
+
+
+def test_only_stages_that_reach_over_a_network_are_tried_again():
+    from definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    retried = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.assets_def_for_key(key).node_def.retry_policy is not None
+    }
+    assert retried == {"evaluation_report", "registered_model"}
+    assert retry_policy("train") is None
+    assert retry_policy("register") == NETWORK_RETRIES
+
+
+def test_a_registry_that_does_not_answer_is_unavailable_and_one_that_refuses_is_not(tmp_path):
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+
+    from agetf_pipeline.registry.tracking import connected
+
+    def kind(uri: str, error: MlflowException) -> type:
+        with pytest.raises(StageError) as caught, connected(uri):
+            raise error
+        return caught.type
+
+    local, server = f"sqlite:///{tmp_path / 'mlflow.db'}", "http://127.0.0.1:9"
+    assert kind(server, MlflowException("Max retries exceeded")) is UnavailableError
+    assert kind(local, MlflowException("locked", TEMPORARILY_UNAVAILABLE)) is UnavailableError
+    assert kind(server, MlflowException("no", INVALID_PARAMETER_VALUE)) is StageError
+    assert kind(local, MlflowException("broken")) is StageError
