@@ -85,5 +85,4 @@ class EvaluateConfig(Section):
     min_age_spearman: float = Field(
         default=0.8, ge=-1, le=1, description="Must hold: target age against the age read."
     )
-    batch_size: int = Field(default=16, ge=1)
     seed: int = 0

@@ -238,6 +238,13 @@ def default_detector() -> HaarDetector:
     return HaarDetector()
 
 
+def detector_version() -> str:
+    """Return what the default detector is: its cascades ship with OpenCV."""
+    import cv2
+
+    return f"OpenCV {cv2.__version__}"
+
+
 def _square(face: FoundFace) -> tuple[float, float, float, float]:
     """Return the centre (x, y), the side and the angle (radians) of the square to cut out."""
     if face.eyes is None:

@@ -1,6 +1,6 @@
 """A model beside the champion: the same faces, the same judges, differences face by face."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -38,5 +38,35 @@ def compare(
         f"{prefix}/{name}": mean_of(values, held_out.identities, sampling, unit_of(name))
         for prefix, figures in ((CHAMPION, champion), (PREFIX, differences))
         for name, values in figures.items()
+        # What a face adds to a distance means something in differences alone.
+        if prefix == PREFIX or not name.startswith("kid")
     }
     return overall | measure_cells(differences, held_out, sampling, PREFIX)
+
+
+def compare_anchors(
+    challenger: Mapping[str, np.ndarray],
+    champion: Mapping[str, np.ndarray],
+    anchors_years: Sequence[float],
+    held_out: HeldOutFaces,
+    sampling: Sampling,
+) -> dict[str, Measure]:
+    """Return the differences at each target age, `against_champion/<figure>/target_age=<age>`.
+
+    A model that fails at one age alone loses little in the mean over ten.
+
+    Args:
+        challenger: A number per face and anchor, (N, A), from `scores.anchor_scores`.
+        champion: Likewise.
+        anchors_years: Target ages (A,).
+        held_out: The faces.
+        sampling: How intervals are made.
+    """
+    return {
+        f"{PREFIX}/{name}/target_age={anchor:g}": mean_of(
+            values[:, a] - champion[name][:, a], held_out.identities, sampling, unit_of(name)
+        )
+        for name, values in challenger.items()
+        if name in champion
+        for a, anchor in enumerate(anchors_years)
+    }

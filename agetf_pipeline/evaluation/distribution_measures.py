@@ -13,38 +13,56 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS, group_of
 from agetf_pipeline.data.images import load_faces
 from agetf_pipeline.evaluation.distances import measure_fid, measure_kid
+from agetf_pipeline.evaluation.kernel_distance import distance_of_each
 from agetf_pipeline.evaluation.panel import FeatureExtractor, Panel
 from agetf_pipeline.evaluation.readings import HeldOutFaces, Rendered, extractors
 
 MAX_REFERENCES = 2000
 """Real faces of an age group that renderings are compared with."""
 
-_NAMES = {"inception": "", "own_features": "_own_features"}
+_FIGURES = {"inception": "kid", "own_features": "kid_own_features"}
+
+References = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+"""Features (M, D) and persons (M,) of the real faces, by extractor and age group."""
+
+
+def load_references(
+    workspace: Workspace, manifest: pl.DataFrame, panel: Panel, size_px: int
+) -> References:
+    """Map real faces of every age group to features.
+
+    Args:
+        workspace: Where the faces lie.
+        manifest: The training manifest; faces of every split are taken, since a few held-out
+            people do not make a distribution.
+        panel: With the extractors.
+        size_px: Side at which faces are read: that at which renderings are, so that sharpness
+            lost by size is no difference.
+    """
+    return {
+        name: _references(workspace, manifest, extractor, size_px)
+        for name, extractor in extractors(panel).items()
+    }
 
 
 def measure_distributions(
     rendered: Rendered,
     held_out: HeldOutFaces,
-    workspace: Workspace,
-    manifest: pl.DataFrame,
+    references: References,
     panel: Panel,
-    size_px: int,
     sampling: Sampling,
 ) -> dict[str, Measure]:
     """Measure KID of each age group, and FID of all renderings.
 
-    A rendering belongs to the group of its target age. It is compared with the corpus' faces of
-    that group, of every split: a few held-out people do not make a distribution. Only renderings
-    of faces of other groups count: one that was that old already would stand for itself.
+    A rendering belongs to the group of its target age, and is compared with real faces of that
+    group. Only renderings of sources of other groups count: one that was that old already would
+    stand for itself.
 
     Args:
         rendered: With features of each rendering.
         held_out: The faces.
-        workspace: Where the real faces lie.
-        manifest: The training manifest.
-        panel: With the extractors.
-        size_px: Side at which real faces are read: that of the renderings, so that sharpness
-            lost by size is no difference.
+        references: From `load_references`.
+        panel: Says why there is no Inception.
         sampling: How intervals are made.
 
     Returns:
@@ -56,40 +74,74 @@ def measure_distributions(
         reason = panel.absent["inception"]
         for name in ("renderings/kid", "renderings/fid"):
             measures[name] = absent(reason, synthetic=sampling.synthetic)
-    for name, extractor in extractors(panel).items():
+    chosen = _chosen(rendered, held_out)
+    for name, by_group in references.items():
         features_NAD = rendered.features[name]
-        references = _references(workspace, manifest, extractor, size_px)
-        measures |= _kid_by_group(
-            f"renderings/kid{_NAMES[name]}", features_NAD, rendered, held_out, references, sampling
+        for group, chosen_NA in chosen.items():
+            people_NA = np.broadcast_to(held_out.identities[:, None], chosen_NA.shape)
+            measures[f"renderings/{_FIGURES[name]}/{group}"] = measure_kid(
+                features_NAD[chosen_NA], people_NA[chosen_NA], *by_group[group], sampling
+            )
+    if "inception" in references:
+        measures["renderings/fid"] = _fid(
+            rendered.features["inception"], chosen, references["inception"], sampling
         )
-        if name == "inception":
-            everybody = np.concatenate([features for features, _ in references.values()])
-            generated = features_NAD.reshape(-1, features_NAD.shape[-1])
-            measures["renderings/fid"] = measure_fid(generated, everybody, sampling=sampling)
     return measures
 
 
-def _kid_by_group(
-    prefix: str,
-    features_NAD: np.ndarray,
-    rendered: Rendered,
-    held_out: HeldOutFaces,
-    references: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    sampling: Sampling,
-) -> dict[str, Measure]:
+def distance_scores(
+    rendered: Rendered, held_out: HeldOutFaces, references: References
+) -> dict[str, np.ndarray]:
+    """Return what each face adds to the distance from real faces, float64 (N,), by figure.
+
+    The mean over its renderings at ages of other groups than its own. Means of single models lack
+    the real faces' own part; differences of two models do not miss it.
+    """
+    scores = {}
+    for name, by_group in references.items():
+        features_NAD = rendered.features[name]
+        parts_NA = np.full(features_NAD.shape[:2], np.nan)
+        for group, chosen_NA in _chosen(rendered, held_out).items():
+            real, real_people = by_group[group]
+            if not len(real) or chosen_NA.any(axis=1).sum() < 2:
+                continue
+            for a in np.flatnonzero(chosen_NA.any(axis=0)):
+                rows = np.flatnonzero(chosen_NA[:, a])
+                parts_NA[rows, a] = distance_of_each(
+                    features_NAD[rows, a], held_out.identities[rows], real, real_people
+                )
+        known_N = np.isfinite(parts_NA).any(axis=1)
+        scores[_FIGURES[name]] = np.full(len(parts_NA), np.nan)
+        scores[_FIGURES[name]][known_N] = np.nanmean(parts_NA[known_N], axis=1)
+    return scores
+
+
+def _chosen(rendered: Rendered, held_out: HeldOutFaces) -> dict[str, np.ndarray]:
+    """Return the renderings of each target age group, bool (N, A), of sources of other groups."""
     target_groups = np.array([group_of(age) for age in rendered.anchors_years])
     source_groups = np.array([group_of(age) for age in held_out.ages_years])
-    measures = {}
-    for group in AGE_GROUPS:
-        if group not in target_groups:
-            continue
-        chosen_NA = (target_groups == group)[None] & (source_groups != group)[:, None]
-        people_NA = np.broadcast_to(held_out.identities[:, None], chosen_NA.shape)
-        real, real_people = references[group]
-        measures[f"{prefix}/{group}"] = measure_kid(
-            features_NAD[chosen_NA], people_NA[chosen_NA], real, real_people, sampling
-        )
-    return measures
+    return {
+        group: (target_groups == group)[None] & (source_groups != group)[:, None]
+        for group in AGE_GROUPS
+        if group in target_groups
+    }
+
+
+def _fid(
+    features_NAD: np.ndarray,
+    chosen: Mapping[str, np.ndarray],
+    by_group: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    sampling: Sampling,
+) -> Measure:
+    """Measure FID of all renderings against real faces of the groups that were asked for."""
+    real = [by_group[group][0] for group in chosen if len(by_group[group][0])]
+    if not real:
+        return absent("there is no real face of any target age", synthetic=sampling.synthetic)
+    generated = np.concatenate([features_NAD[chosen_NA] for chosen_NA in chosen.values()])
+    found = measure_fid(generated, np.concatenate(real), sampling=sampling)
+    if found.value is None:
+        return found
+    return found.noted("ages asked for are even, those of the real faces are the corpus' own")
 
 
 def _references(

@@ -23,7 +23,7 @@ def held_out_rows(manifest: pl.DataFrame) -> pl.DataFrame:
     """
     order = pl.col("split").replace_strict({"test": 0, "val": 1}, default=2, return_dtype=pl.Int32)
     return (
-        manifest.filter(pl.col("split").is_in(["test", "val"]))
+        manifest.filter(pl.col("split").is_in(["test", "val"]) & pl.col("age_years").is_finite())
         .with_columns(
             pl.coalesce("enhanced_path", "face_path").alias("shown_path"),
             pl.col("image_id").rank("ordinal").over("identity").alias("turn"),
@@ -32,6 +32,45 @@ def held_out_rows(manifest: pl.DataFrame) -> pl.DataFrame:
         # image_id is a hash: sorting by it draws at random, the same on every machine.
         .sort("order", "turn", "image_id")
         .drop("order", "turn")
+    )
+
+
+def rendered_rows(rows: pl.DataFrame, num_faces: int) -> pl.DataFrame:
+    """Return the faces to render: of every age group in turn, as long as it has any.
+
+    At random, a few hundred faces hold a handful of children and of people over 70, and no group
+    of theirs could be judged. Means over these faces weigh the groups about alike, not as the
+    corpus does.
+
+    Args:
+        rows: From `held_out_rows`.
+        num_faces: At most so many.
+    """
+    turn = pl.int_range(pl.len()).over("age_group")
+    return (
+        rows.with_columns(turn.alias("group_turn"))
+        .sort("group_turn", "age_group", maintain_order=True)
+        .drop("group_turn")
+        .head(num_faces)
+    )
+
+
+def real_rows(rows: pl.DataFrame, max_faces: int = MAX_REAL_FACES) -> pl.DataFrame:
+    """Return the faces that pairs are made of: all of those who have several come first.
+
+    Only they make pairs of one person; taking a face of everybody before anybody's second would,
+    in a large corpus, leave none.
+
+    Args:
+        rows: From `held_out_rows`.
+        max_faces: At most so many.
+    """
+    person = pl.col("image_id").min().over("identity")
+    return (
+        rows.with_columns((pl.len().over("identity") == 1).alias("single"), person.alias("person"))
+        .sort("single", "person", "image_id")
+        .drop("single", "person")
+        .head(max_faces)
     )
 
 

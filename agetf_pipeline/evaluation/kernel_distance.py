@@ -175,3 +175,34 @@ def _weights(sums: KernelSums, num: int, rng: np.random.Generator) -> np.ndarray
             shares = np.full(num_people, 1 / num_people)
             weights_BI[:, kind] = rng.multinomial(num_people, shares, size=num)
     return weights_BI
+
+
+def distance_of_each(
+    x_ND: np.ndarray, x_people: np.ndarray, y_MD: np.ndarray, y_people: np.ndarray
+) -> np.ndarray:
+    """Return what each image of the first side adds to the distance, float64 (N,).
+
+    Their mean is the squared MMD but for the second side's part with itself, which two models
+    compared with the same real faces have in common; differences of two models, face by face,
+    average to the difference of their distances and vary as it does (the first-order part of
+    Hoeffding's decomposition). Pairs of images of one person are left out.
+
+    Args:
+        x_ND: Features of the first side.
+        x_people: Whom each image shows (N,).
+        y_MD: Features of the second side.
+        y_people: (M,), by the same names.
+    """
+    x_people, y_people = np.asarray(x_people), np.asarray(y_people)
+    others_NN = x_people[:, None] != x_people[None]
+    others_NM = x_people[:, None] != y_people[None]
+    to_own_N = _row_means(polynomial_kernel(x_ND, x_ND), others_NN)
+    to_real_N = _row_means(polynomial_kernel(x_ND, y_MD), others_NM)
+    return 2 * (to_own_N - to_real_N) - np.nanmean(to_own_N)
+
+
+def _row_means(values_NM: np.ndarray, counted_NM: np.ndarray) -> np.ndarray:
+    """Return the mean of the counted values of each row; NaN where none is counted."""
+    number_N = counted_NM.sum(axis=1)
+    total_N = np.where(counted_NM, values_NM, 0.0).sum(axis=1)
+    return np.where(number_N > 0, total_N / np.maximum(number_N, 1), np.nan)

@@ -97,8 +97,8 @@ def measure_labels(joined: pl.DataFrame, sampling: Sampling) -> dict[str, Measur
     for name in (MIDPOINTS, MIXTURE):
         within = (errors[name] <= 5).astype(np.float64)
         measures[f"labels/cs5/{name}"] = measure_mean(within, identities, sampling)
-        measures[f"labels/age_emd_years/{name}"] = measure(
-            emd_years, [joined[name].to_numpy(), true], identities, sampling, "years"
+        measures[f"labels/age_emd_years/{name}"] = _distance(
+            joined[name].to_numpy(), true, sampling
         )
     measures["labels/mae_gain_years"] = measure_mean(
         errors[MIDPOINTS] - errors[MIXTURE], identities, sampling, "years"
@@ -121,6 +121,16 @@ def measure_labels(joined: pl.DataFrame, sampling: Sampling) -> dict[str, Measur
                 errors[name][inside], identities[inside], sampling, "years"
             )
     return measures
+
+
+def _distance(estimates: np.ndarray, true: np.ndarray, sampling: Sampling) -> Measure:
+    n = len(true)
+    if n < sampling.min_cell:
+        reason = f"suppressed: n = {n} is below {sampling.min_cell}"
+        return absent(reason, "years", n, sampling.synthetic)
+    reason = "no interval: distances of resampled distributions are biased upwards"
+    value = emd_years(estimates, true)
+    return Measure(value, n=n, unit="years", synthetic=sampling.synthetic, reason=reason)
 
 
 def best_expert(measures: Mapping[str, Measure]) -> str | None:

@@ -24,6 +24,7 @@ class Findings:
         measures: Every figure by name.
         pictures: Every picture by name.
         per_image: Rows of per_image.parquet, a frame per kind.
+        label_versions: Versions of the labels that were measured.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class Findings:
     measures: dict[str, Measure] = field(default_factory=dict)
     pictures: dict[str, Picture] = field(default_factory=dict)
     per_image: list[pl.DataFrame] = field(default_factory=list)
+    label_versions: list[str] = field(default_factory=list)
 
     def draw(self, name: str, file: str, caption: str) -> Path:
         """Enter a picture; return the file to draw it to."""
@@ -47,9 +49,11 @@ def add_labels(findings: Findings, workspace: Workspace, truth: pl.DataFrame | N
         reason = labels.NO_TRUTH if truth is None else "there are no labels of FFHQ-Aging"
         findings.measures |= labels.missing_labels(reason, sampling)
         return
+    table = read_table(workspace, LABELS, wanted)
+    findings.label_versions = sorted(table["label_version"].unique())
     joined = labels.join_labels(
         read_table(workspace, IMAGES, wanted),
-        read_table(workspace, LABELS, wanted),
+        table,
         read_table(workspace, PREDICTIONS, wanted),
         truth,
     )

@@ -11,12 +11,17 @@ from agetf_pipeline.config.evaluate import EvaluateConfig
 from agetf_pipeline.core.statistics import Measure, Sampling, absent, measure_mean
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.evaluation import cells, comparison, identity, plots, renderings, scores
-from agetf_pipeline.evaluation.distribution_measures import measure_distributions
+from agetf_pipeline.evaluation.distribution_measures import (
+    distance_scores,
+    load_references,
+    measure_distributions,
+)
 from agetf_pipeline.evaluation.held_out import (
-    MAX_REAL_FACES,
     groups_of,
     held_out_rows,
     load_held_out,
+    real_rows,
+    rendered_rows,
     true_ages,
 )
 from agetf_pipeline.evaluation.measuring import PER_IMAGE_SCHEMA, Findings
@@ -86,51 +91,68 @@ def add_renderings(
         findings.measures |= renderings.missing_ages(reason, sampling)
         findings.measures |= identity.missing_identity(reason, sampling)
         return
-    chosen = rows.head(config.num_faces)
+    chosen = rendered_rows(rows, config.num_faces)
     groups = groups_of(chosen, sources.images, sources.truth)
-    held_out = load_held_out(sources.workspace, chosen, model.size_px, groups)
+    # Two models of different sizes are judged on pictures of one size, the larger.
+    read_px = max(model.size_px, 0 if champion is None else champion.size_px)
+    held_out = load_held_out(sources.workspace, chosen, read_px, groups)
     rendered = render_and_read(
-        model.renderer, held_out, anchors_years, panel, config.num_grid_faces
+        model.renderer, held_out, anchors_years, panel, config.num_grid_faces,
+        size_px=model.size_px,
+    )  # fmt: skip
+    verification = _add_real_faces(
+        findings, sources, real_rows(rows), rendered, held_out, panel, config
     )
-    verification = _add_real_faces(findings, sources, rows.head(MAX_REAL_FACES), model.size_px,
-                                   rendered, held_out, panel, config)  # fmt: skip
     threshold = None if verification is None else verification.threshold
     found = scores.face_scores(rendered, threshold)
     findings.measures |= scores.measure_scores(found, held_out, sampling)
     _add_ages(findings, rendered, held_out, panel)
     _add_identity(findings, rendered, held_out, panel, verification)
-    findings.measures |= _not_read(panel, findings.measures, sampling)
-    findings.measures |= cells.measure_cells(found, held_out, sampling)
-    findings.measures |= cells.worst_cells(findings.measures)
-    if {"worst_cell/age_mae_years", "worst_cell/id_similarity"} & findings.measures.keys():
-        path = findings.draw("groups", "groups.png", "Age error and identity by group of faces.")
-        plots.plot_groups(path, findings.measures, sampling.synthetic)
-    findings.measures |= measure_distributions(
-        rendered, held_out, sources.workspace, sources.manifest, panel, model.size_px, sampling
-    )
+    findings.measures |= _not_read(panel, verification, findings.measures, sampling)
+    _add_cells(findings, found, held_out)
+    references = load_references(sources.workspace, sources.manifest, panel, read_px)
+    findings.measures |= measure_distributions(rendered, held_out, references, panel, sampling)
     if sources.truth is not None:
         findings.measures |= compare_with_truth(
             sources.workspace, model.renderer, held_out, sources.truth, anchors_years,
-            config.num_redrawn_faces, sampling,
+            config.num_redrawn_faces, sampling, model.size_px,
         )  # fmt: skip
     findings.per_image.append(_per_image_rows(held_out, rendered))
     draw_grid(findings, held_out, rendered)
-    draw_cases(findings, model.renderer, held_out, found, anchors_years, config.num_cases)
-    if champion is not None:
-        theirs = load_held_out(sources.workspace, chosen, champion.size_px, groups)
-        read = render_and_read(
-            champion.renderer, theirs, anchors_years, panel, config.num_grid_faces
-        )
-        of_champion = scores.face_scores(read, threshold)
-        findings.measures |= comparison.compare(found, of_champion, held_out, sampling)
-        draw_champion(findings, held_out, rendered, read, (model.name, champion.name))
+    draw_cases(
+        findings, model.renderer, held_out, found, anchors_years, config.num_cases, model.size_px
+    )
+    if champion is None:
+        return
+    theirs = render_and_read(
+        champion.renderer, held_out, anchors_years, panel, config.num_grid_faces,
+        size_px=champion.size_px,
+    )  # fmt: skip
+    findings.measures |= comparison.compare(
+        found | distance_scores(rendered, held_out, references),
+        scores.face_scores(theirs, threshold) | distance_scores(theirs, held_out, references),
+        held_out,
+        sampling,
+    )
+    findings.measures |= comparison.compare_anchors(
+        scores.anchor_scores(rendered), scores.anchor_scores(theirs), anchors_years, held_out,
+        sampling,
+    )  # fmt: skip
+    draw_champion(findings, held_out, rendered, theirs, (model.name, champion.name))
+
+
+def _add_cells(findings: Findings, found: Mapping[str, np.ndarray], held_out: HeldOutFaces) -> None:
+    findings.measures |= cells.measure_cells(found, held_out, findings.sampling)
+    findings.measures |= cells.worst_cells(findings.measures)
+    if {"worst_cell/age_mae_years", "worst_cell/id_similarity"} & findings.measures.keys():
+        path = findings.draw("groups", "groups.png", "Age error and identity by group of faces.")
+        plots.plot_groups(path, findings.measures, findings.sampling.synthetic)
 
 
 def _add_real_faces(
     findings: Findings,
     sources: Sources,
     rows: pl.DataFrame,
-    size_px: int,
     rendered: Rendered,
     held_out: HeldOutFaces,
     panel: Panel,
@@ -138,7 +160,7 @@ def _add_real_faces(
 ) -> identity.Verification | None:
     """Read real held-out faces: what the readers are worth, and the threshold of verification."""
     sampling = findings.sampling
-    real = load_held_out(sources.workspace, rows, size_px)
+    real = load_held_out(sources.workspace, rows, held_out.faces.shape[1])
     known = true_ages(rows, sources.truth)
     aged, num_rendered = np.isfinite(known), len(held_out.image_ids)
     for name, reader in (("age_estimator", panel.age_estimator), ("mixture", panel.mixture)):
@@ -150,7 +172,10 @@ def _add_real_faces(
         asked = aged if name == "age_estimator" else aged & (np.arange(len(aged)) < num_rendered)
         read = reader.read(real.faces[asked]) if asked.any() else np.empty(0)
         errors = np.abs(read - known[asked])
-        findings.measures[key] = scores.mean_of(errors, real.identities[asked], sampling, "years")
+        found = scores.mean_of(errors, real.identities[asked], sampling, "years")
+        if name == "mixture":
+            found = found.noted("it may have been calibrated on faces among these")
+        findings.measures[key] = found
         if name == "age_estimator":
             findings.measures |= renderings.measure_age_distributions(
                 rendered.read_years[ESTIMATOR], rendered.anchors_years, read, known[aged],
@@ -214,18 +239,22 @@ def _add_identity(
 
 
 def _not_read(
-    panel: Panel, measures: Mapping[str, Measure], sampling: Sampling
+    panel: Panel,
+    verification: identity.Verification | None,
+    measures: Mapping[str, Measure],
+    sampling: Sampling,
 ) -> dict[str, Measure]:
     """Return what a reader would have read who is not there, as not computed, with the reason."""
     wanted = {
-        "renderings/attributes_kept": "attributes",
-        "renderings/source_lpips": "lpips",
-        "renderings/face_found_rate": "face_finder",
+        "renderings/attributes_kept": panel.absent.get("attributes"),
+        "renderings/source_lpips": panel.absent.get("lpips"),
+        "renderings/face_found_rate": panel.absent.get("face_finder"),
+        "renderings/verification_rate": None if verification is None else verification.reason,
     }
     return {
-        name: absent(panel.absent[place], synthetic=sampling.synthetic)
-        for name, place in wanted.items()
-        if name not in measures
+        name: absent(reason, synthetic=sampling.synthetic)
+        for name, reason in wanted.items()
+        if name not in measures and reason is not None
     }
 
 

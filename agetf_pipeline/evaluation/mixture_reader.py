@@ -1,13 +1,11 @@
 """The mixture of experts as a reader of renderings: calibrated, with nothing fitted to them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -46,25 +44,17 @@ class MixtureReader:
         return labels["age_years"].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
-def mixture_files(config: PipelineConfig, workspace: Workspace) -> dict[str, str]:
-    """Return content hashes of the calibration and of every expert, for fingerprints.
+def mixture_version(config: PipelineConfig, workspace: Workspace) -> dict[str, str]:
+    """Return the mixture's fingerprint: weights, calibration, and the settings that decide.
 
     Empty where the mixture is not asked, or where a part of it is absent.
     """
-    from agetf_pipeline.core.errors import WeightsError
-    from agetf_pipeline.experts.load import weights_hash
+    from agetf_pipeline.registry.mixture_packaging import mixture_fingerprint
 
-    calibration = _calibration_path(workspace)
-    if not config.evaluate.read_by_mixture or not calibration.is_file():
+    if not config.evaluate.read_by_mixture:
         return {}
-    try:
-        experts = {
-            f"expert {name}": weights_hash(config, workspace, name)
-            for name in sorted(config.train_experts.experts)
-        }
-    except WeightsError:
-        return {}
-    return {"mixture calibration": hash_file(calibration), **experts}
+    found = mixture_fingerprint(config, workspace)
+    return {} if found is None else {"mixture": found}
 
 
 def load_mixture_reader(
@@ -74,10 +64,11 @@ def load_mixture_reader(
     from agetf_pipeline.core.errors import ConfigError, WeightsError
     from agetf_pipeline.experts.load import load_experts
     from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.registry.mixture_packaging import calibration_path
 
     if not config.evaluate.read_by_mixture:
         return None, "the mixture was not asked (evaluate.read_by_mixture is false)"
-    path = _calibration_path(workspace)
+    path = calibration_path(config, workspace)
     if not path.is_file():
         return None, "the mixture has no calibration: run the stage relabel"
     try:
@@ -85,8 +76,3 @@ def load_mixture_reader(
     except (ConfigError, WeightsError) as error:
         return None, f"the mixture's experts cannot be loaded: {error}"
     return MixtureReader(config, experts, load_calibration(path)), None
-
-
-def _calibration_path(workspace: Workspace) -> Path:
-    """The calibration in use: relabel writes it here, also where it was made elsewhere."""
-    return workspace.models / "moe" / "calibration.json"

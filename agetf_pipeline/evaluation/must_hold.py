@@ -1,6 +1,6 @@
 """What a run must show, as statements that hold, do not hold, or could not be judged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,8 +37,23 @@ class Statement:
         return asdict(self) | {"metrics": list(self.metrics), "verdict": self.verdict}
 
 
+@dataclass(frozen=True)
+class _Condition:
+    """A figure whose whole interval has to lie above a bound, or below it."""
+
+    metric: str
+    bound: float
+    above: bool = True
+
+    def holds(self, item: Measure | None) -> bool | None:
+        """Return whether it does; None where the figure or its interval could not be computed."""
+        if item is None or item.value is None or item.low is None or item.high is None:
+            return None
+        return item.low > self.bound if self.above else item.high <= self.bound
+
+
 def judge(measures: Mapping[str, Measure], config: EvaluateConfig) -> list[Statement]:
-    """Return the statements that a run must show, judged on its figures.
+    """Return the statements that a run must show, judged by the intervals of its figures.
 
     Args:
         measures: Every figure by name.
@@ -46,12 +61,7 @@ def judge(measures: Mapping[str, Measure], config: EvaluateConfig) -> list[State
     """
     mixture, midpoints = "labels/mae_years/mixture", "labels/mae_years/group_midpoints"
     best = best_expert(measures)
-    best_name = f"labels/mae_years/{best or 'expert'}"
-    ratio = "labels/mae_ratio_to_best_expert"
-    spearman = "renderings/age_spearman"
-    psnr = ("enhancement/psnr/enhanced", "enhancement/psnr/bicubic")
-    ssim = ("enhancement/ssim/enhanced", "enhancement/ssim/bicubic")
-    grey = tuple(f"{name}/grey" for name in (*psnr, *ssim))
+    psnr, ssim = "enhancement/psnr", "enhancement/ssim"
     allowed = config.max_mixture_to_best_expert
     expert = "expert" if best is None else f"expert ({best.removeprefix('expert_')})"
     return [
@@ -59,41 +69,41 @@ def judge(measures: Mapping[str, Measure], config: EvaluateConfig) -> list[State
             "mixture_below_group_midpoints",
             "The mixture's ages are closer to the truth than the corpus labels' group midpoints.",
             measures,
+            [_Condition("labels/mae_gain_years", 0)],
             (mixture, midpoints),
-            lambda a, b: a < b,
         ),
         _statement(
             "mixture_near_best_expert",
             f"The mixture's error is at most {allowed:g} times that of the best single {expert}.",
             measures,
-            (mixture, best_name, ratio),
-            lambda a, b, _: a <= allowed * b,
+            [_Condition("labels/mae_ratio_to_best_expert", allowed, above=False)],
+            (mixture, f"labels/mae_years/{best or 'expert'}"),
         ),
         _statement(
             "enhancement_beats_bicubic",
             "Enhanced degraded images are closer to their clean originals than the degraded ones "
             "resized bicubically, by PSNR and by SSIM.",
             measures,
-            (*psnr, *ssim),
-            lambda a, b, c, d: a > b and c > d,
+            [_Condition(f"{psnr}/gain", 0), _Condition(f"{ssim}/gain", 0)],
+            (f"{psnr}/enhanced", f"{psnr}/bicubic", f"{ssim}/enhanced", f"{ssim}/bicubic"),
         ),
         _statement(
             "colour_beats_grey_copy",
             "Of faces that had lost their colour, enhanced ones are closer to their clean "
             "originals than the grey copies, by PSNR and by SSIM.",
             measures,
-            grey,
-            lambda a, b, c, d: a > b and c > d,
+            [_Condition(f"{psnr}/gain/grey", 0), _Condition(f"{ssim}/gain/grey", 0)],
+            tuple(f"{metric}/{name}/grey" for metric in (psnr, ssim)
+                  for name in ("enhanced", "bicubic")),
         ),
         _statement(
             "rendered_age_rises",
             "The age that an estimator outside training reads rises with the target age: "
-            f"Spearman of at least {config.min_age_spearman:g} over the anchors.",
+            f"Spearman above {config.min_age_spearman:g} over the anchors.",
             measures,
-            (spearman,),
-            lambda value: value >= config.min_age_spearman,
+            [_Condition("renderings/age_spearman", config.min_age_spearman)],
         ),
-    ]
+    ]  # fmt: skip
 
 
 def describe(measure: Measure) -> str:
@@ -115,13 +125,18 @@ def number(value: float) -> str:
 
 
 def _statement(
-    name: str, text: str, measures: Mapping[str, Measure], metrics: tuple[str, ...], holds
+    name: str,
+    text: str,
+    measures: Mapping[str, Measure],
+    conditions: Sequence[_Condition],
+    beside: tuple[str, ...] = (),
 ) -> Statement:
-    found = [measures.get(metric) for metric in metrics]
-    values = [None if item is None else item.value for item in found]
-    judged = None if None in values else bool(holds(*values))
+    """Judge a statement; `beside` names figures that are shown with those that decide."""
+    verdicts = [condition.holds(measures.get(condition.metric)) for condition in conditions]
+    judged = None if None in verdicts else all(verdicts)
+    metrics = (*(condition.metric for condition in conditions), *beside)
+    found = [(metric, measures.get(metric)) for metric in metrics]
     detail = "; ".join(
-        f"{metric}: {'not measured' if item is None else describe(item)}"
-        for metric, item in zip(metrics, found, strict=True)
+        f"{metric}: {'not measured' if item is None else describe(item)}" for metric, item in found
     )
     return Statement(name, text, judged, detail, metrics)

@@ -10,7 +10,7 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.statistics import Measure
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.evaluation.mixture_reader import load_mixture_reader, mixture_files
+from agetf_pipeline.evaluation.mixture_reader import load_mixture_reader, mixture_version
 from agetf_pipeline.evaluation.panel import Panel
 
 if TYPE_CHECKING:
@@ -66,10 +66,13 @@ def published_files(config: PipelineConfig) -> dict[str, Path]:
 
 def panel_hashes(config: PipelineConfig, workspace: Workspace) -> dict[str, str]:
     """Return content hashes of everybody on the panel, without loading anybody."""
+    from agetf_pipeline.data.faces import detector_version
+
     files = evaluator_files(workspace) | published_files(config)
     return {
         **{name: hash_file(path) if path.is_file() else "absent" for name, path in files.items()},
-        **mixture_files(config, workspace),
+        **mixture_version(config, workspace),
+        "face_finder": detector_version(),
     }
 
 

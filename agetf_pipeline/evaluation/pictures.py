@@ -6,7 +6,7 @@ import numpy as np
 
 from agetf_pipeline.evaluation.cases import choose_cases
 from agetf_pipeline.evaluation.measuring import Findings
-from agetf_pipeline.evaluation.readings import HeldOutFaces, Rendered, RendersAges
+from agetf_pipeline.evaluation.readings import HeldOutFaces, Rendered, RendersAges, at_size
 
 _NUM_BESIDE_CHAMPION = 4
 
@@ -28,11 +28,12 @@ def draw_cases(
     face_scores: Mapping[str, np.ndarray],
     anchors_years: Sequence[float],
     num_cases: int,
+    size_px: int,
 ) -> None:
     """Draw the best, the median and the worst faces at every anchor."""
     cases = choose_cases(face_scores, num_cases)
     indices = [case.index for case in cases]
-    faces = held_out.faces[indices]
+    faces = at_size(held_out.faces[indices], size_px)
     # Rendered again: to keep every rendering of every face would take gigabytes at 512 px.
     images = np.stack([renderer.render(face[None], list(anchors_years))[0] for face in faces])
     labels = [f"{_age(held_out.ages_years[case.index])}\n{case.label}" for case in cases]
@@ -52,10 +53,9 @@ def draw_champion(
 ) -> None:
     """Draw the same faces by both models, a row of each in turn."""
     num = min(_NUM_BESIDE_CHAMPION, len(rendered.grid))
-    size_px = rendered.grid.shape[2]
-    theirs = np.stack([_at_size(row, size_px) for row in champion.grid[:num]])
     faces = np.repeat(held_out.faces[:num], 2, axis=0)
-    images = np.stack([rendered.grid[:num], theirs], axis=1).reshape(-1, *rendered.grid.shape[1:])
+    both = np.stack([rendered.grid[:num], champion.grid[:num]], axis=1)
+    images = both.reshape(-1, *rendered.grid.shape[1:])
     labels = [f"{_age(age)}\n{name}" for age in held_out.ages_years[:num] for name in names]
     _save(
         findings, "champion", "champion.png", "The same faces by this model and by the champion.",
@@ -84,9 +84,3 @@ def _save(
 
 def _age(age_years: float) -> str:
     return f"{age_years:.0f} years"
-
-
-def _at_size(images: np.ndarray, size_px: int) -> np.ndarray:
-    from agetf_pipeline.data.images import resize_rgb
-
-    return np.stack([resize_rgb(image, size_px) for image in images])

@@ -85,10 +85,13 @@ def render_and_read(
     panel: Panel,
     num_grid_faces: int = 0,
     chunk: int = 8,
+    size_px: int | None = None,
 ) -> Rendered:
     """Render each face at every anchor and at its own age, and read the results.
 
     A few faces at a time: memory stays that of their renderings, whatever the number of faces.
+    Renderings are read at the side of the faces: two models of different sizes are judged on
+    pictures of one size, the smaller one's enlarged as whoever looks at it would enlarge it.
 
     Args:
         renderer: The model under test.
@@ -97,6 +100,7 @@ def render_and_read(
         panel: Who reads.
         num_grid_faces: Renderings of so many faces are kept for the picture.
         chunk: Faces read together.
+        size_px: Side of the faces that the renderer takes; None for the faces' own.
     """
     num_faces = len(held_out.faces)
     parts: list[dict[str, np.ndarray]] = []
@@ -104,8 +108,8 @@ def render_and_read(
     for start in track(starts, "rendering held-out faces", len(starts)):
         faces = held_out.faces[start : start + chunk]
         ages = held_out.ages_years[start : start + chunk]
-        anchored, own = _render(renderer, faces, ages, anchors_years)
-        part = _read(panel, _at_size(faces, anchored.shape[2]), anchored, own)
+        anchored, own = _render(renderer, faces, ages, anchors_years, size_px)
+        part = _read(panel, faces, anchored, own)
         part["grid"] = anchored[: max(0, num_grid_faces - start)]
         parts.append(part)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -134,21 +138,31 @@ def render_and_read(
 
 
 def _render(
-    renderer: RendersAges, faces: np.ndarray, ages: np.ndarray, anchors_years: Sequence[float]
+    renderer: RendersAges,
+    faces: np.ndarray,
+    ages: np.ndarray,
+    anchors_years: Sequence[float],
+    size_px: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return renderings at the anchors (n, A, S, S, 3) and at each face's own age (n, S, S, 3)."""
+    taken = faces if size_px is None else at_size(faces, size_px)
     rendered = [
         renderer.render(face[None], [*anchors_years, float(age)])[0]
-        for face, age in zip(faces, ages, strict=True)
+        for face, age in zip(taken, ages, strict=True)
     ]
     images = np.stack(rendered)
+    flat = at_size(images.reshape(-1, *images.shape[2:]), faces.shape[1])
+    images = flat.reshape(*images.shape[:2], *flat.shape[1:])
     return images[:, :-1], images[:, -1]
 
 
-def _at_size(faces: np.ndarray, size_px: int) -> np.ndarray:
+def at_size(images_NHWC: np.ndarray, size_px: int) -> np.ndarray:
+    """Return square images, uint8, at one side; the same array where they have it."""
     from agetf_pipeline.data.images import resize_rgb
 
-    return np.stack([resize_rgb(face, size_px) for face in faces])
+    if images_NHWC.shape[1] == size_px:
+        return images_NHWC
+    return np.stack([resize_rgb(image, size_px) for image in images_NHWC])
 
 
 def _read(

@@ -25,6 +25,7 @@ def compare_with_truth(
     anchors_years: Sequence[float],
     num_faces: int,
     sampling: Sampling,
+    size_px: int,
 ) -> dict[str, Measure]:
     """Measure PSNR and SSIM of renderings, and of the unchanged source, against the true drawings.
 
@@ -39,13 +40,13 @@ def compare_with_truth(
         anchors_years: Target ages.
         num_faces: At most so many faces: each is drawn at every anchor.
         sampling: How intervals are made; n counts faces.
+        size_px: Side of the faces that the model takes, at which pictures are compared.
     """
     rows = {row["image_id"]: row for row in truth.iter_rows(named=True)}
     values, people = [], []
     for i in track(range(min(num_faces, len(held_out.faces))), "drawing the true faces"):
         row = rows.get(held_out.image_ids[i])
-        source = held_out.faces[i]
-        size_px = len(source)
+        source = resize_rgb(held_out.faces[i], size_px)
         drawn = None if row is None else _draw(workspace, row, anchors_years, size_px)
         if drawn is None:
             continue
@@ -62,8 +63,12 @@ def compare_with_truth(
             f"renderings/{name}": absent(reason, synthetic=sampling.synthetic) for name in _NAMES
         }
     columns = np.array(values).T
+    asked = min(num_faces, len(held_out.faces))
+    note = f"of {asked} people, those whom the drawing at their own age matches"
     return {
-        f"renderings/{name}": measure_mean(column, people, sampling, "dB" if "psnr" in name else "")
+        f"renderings/{name}": measure_mean(
+            column, people, sampling, "dB" if "psnr" in name else ""
+        ).noted(note)
         for name, column in zip(_NAMES, columns, strict=True)
     }
 

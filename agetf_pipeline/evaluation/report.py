@@ -73,13 +73,16 @@ def build_sections(
             "Similarity to the source by an embedder that training never used. The threshold "
             "accepts one in a thousand pairs of different people; the rate of real people at the "
             "same gap of age stands beside the renderings'. A rendering in which no face is found, "
-            "though one is found in its source, does not pass.",
+            "though one is found in its source, does not pass. A rendering is compared with the "
+            "very photograph it was made from, real people with another photograph of theirs: at "
+            "small gaps the renderings have it easier.",
             [tables.listed("Overall", measures, tables.IDENTITY_ROWS), tables.gaps(measures)],
             shown("identity"),
         ),
         Section(
             "Image quality",
-            "Against the source, rendered at the source's own age; and as distributions against "
+            "Against the source, rendered at the source's own age, which training asks for by "
+            "its own losses (L1, and LPIPS where it has weights); and as distributions against "
             "real faces of the target's age group. KID by the features of a network of this "
             "project is no KID as others publish it, and is named apart.",
             [tables.listed("Quality", measures, tables.QUALITY_ROWS), tables.distances(measures)],
@@ -91,8 +94,9 @@ def build_sections(
         ),
         Section(
             "Groups of faces",
-            "By the source's age group and by whatever else the corpus says. Cells of too few "
-            "faces are suppressed.",
+            "By the source's age group and by whatever else the corpus says. Faces are drawn from "
+            "every age group in turn, so means over all faces weigh the groups about alike. Cells "
+            "of too few faces are suppressed.",
             [tables.worst(measures), *tables.cells(measures)],
             shown("groups"),
         ),

@@ -71,6 +71,9 @@ _FIGURES = {
     "source_ssim": "SSIM at the own age",
     "source_lpips": "LPIPS at the own age",
     "sharpness_ratio": "sharpness over the source's",
+    "sharpness_error": "its logarithm's distance from 0",
+    "kid": "KID against real faces",
+    "kid_own_features": "the same by own features",
 }
 _ENHANCEMENT_COLUMNS = ("enhanced", "bicubic", "gain")
 _NOT_MEASURED = Measure(None, reason="not measured")
@@ -185,8 +188,10 @@ def cells(measures: Mapping[str, Measure], prefix: str = "renderings") -> list[T
 
 def champion(measures: Mapping[str, Measure]) -> Table:
     """Return every figure of this model, of the champion, and their difference."""
+    parts = ("renderings", CHAMPION, PREFIX)
+    alone = Measure(None, reason="measured by group")
     rows = [
-        (label, _cells(measures, [f"{part}/{name}" for part in ("renderings", CHAMPION, PREFIX)]))
+        (label, [measures.get(f"{part}/{name}", alone) for part in parts])
         for name, label in _FIGURES.items()
         if f"{PREFIX}/{name}" in measures
     ]

@@ -16,15 +16,19 @@ UNITS = {
     "source_psnr": "dB",
 }
 LESS_IS_BETTER = frozenset(
-    ("age_mae_years", "mixture_age_mae_years", "order_violation_rate", "source_lpips")
+    (
+        "age_mae_years",
+        "mixture_age_mae_years",
+        "order_violation_rate",
+        "source_lpips",
+        "sharpness_error",
+    )
 )
 GROUPED = (
     "age_mae_years", "mixture_age_mae_years", "id_similarity", "verification_rate",
     "face_found_rate", "attributes_kept", "source_ssim",
 )  # fmt: skip
 """Figures that are shown for every group of faces, where they could be computed."""
-WORSE_EITHER_WAY = frozenset(("sharpness_ratio",))
-"""Neither more nor less is better: no group is the worst of these, and no gate reads them."""
 
 
 def face_scores(rendered: Rendered, threshold: float | None) -> dict[str, np.ndarray]:
@@ -38,11 +42,12 @@ def face_scores(rendered: Rendered, threshold: float | None) -> dict[str, np.nda
         By name: age MAE by the outside estimator and by the mixture, the rate of neighbouring
         anchors in the wrong order, similarity to the source, verification rate, share of
         renderings in which a face is found, share of attributes kept (all, and each), sharpness
-        over the source's, and PSNR, SSIM and LPIPS at the source's own age. What nobody could read
-        is left out.
+        over the source's and how far its logarithm is from 0 (blur and grain alike), and PSNR,
+        SSIM and LPIPS at the source's own age. What nobody could read is left out.
     """
     scores = {
         "sharpness_ratio": rendered.sharpness_ratio.mean(axis=1),
+        "sharpness_error": np.abs(np.log(np.maximum(rendered.sharpness_ratio, 1e-3))).mean(axis=1),
         "source_psnr": rendered.source_psnr,
         "source_ssim": rendered.source_ssim,
     }
@@ -110,3 +115,14 @@ def mean_of(
 def unit_of(name: str) -> str:
     """Return the unit of a figure, empty where it has none."""
     return UNITS.get(name, "")
+
+
+def anchor_scores(rendered: Rendered) -> dict[str, np.ndarray]:
+    """Return age error and similarity of each face at each anchor, float64 (N, A), by figure."""
+    scores = {}
+    if ESTIMATOR in rendered.read_years:
+        targets = np.asarray(rendered.anchors_years)[None]
+        scores["age_mae_years"] = np.abs(rendered.read_years[ESTIMATOR] - targets)
+    if rendered.similarity is not None:
+        scores["id_similarity"] = rendered.similarity
+    return scores

@@ -30,6 +30,11 @@ class Reference:
     sha256: str
     weights: Path
 
+    @property
+    def identity(self) -> str:
+        """What it is in one text: the same weights under another number are another version."""
+        return _identity(self.model, self.version, self.sha256)
+
 
 def champion_to_compare(
     config: PipelineConfig, workspace: Workspace, sha256: str
@@ -68,8 +73,8 @@ def champion_to_compare(
     )
 
 
-def sha256_to_compare(config: PipelineConfig, workspace: Workspace, sha256: str) -> str | None:
-    """Return the sha256 of what `champion_to_compare` returns; fetches and reads no weights.
+def identity_to_compare(config: PipelineConfig, workspace: Workspace, sha256: str) -> str | None:
+    """Return the identity of what `champion_to_compare` returns; fetches and reads no weights.
 
     Raises:
         WeightsError: The version that the champion was compared with is gone.
@@ -81,8 +86,15 @@ def sha256_to_compare(config: PipelineConfig, workspace: Workspace, sha256: str)
     from agetf_pipeline.registry.versions import WEIGHTS_TAG
 
     with connected(uri) as client:
-        version = _to_compare(client, config.register_model.model_name, sha256)
-        return None if version is None else version.tags.get(WEIGHTS_TAG, "not recorded")
+        model = config.register_model.model_name
+        version = _to_compare(client, model, sha256)
+        if version is None:
+            return None
+        return _identity(model, version.version, version.tags.get(WEIGHTS_TAG, "not recorded"))
+
+
+def _identity(model: str, version: object, sha256: str) -> str:
+    return f"{model}/{version} {sha256}"
 
 
 def run_of_champion(config: PipelineConfig, workspace: Workspace) -> str | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agetf_pipeline.registry.reference import Reference
 
 STAGE = "evaluate"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 _FIGURES = (
     "labels/mae_years/mixture",
@@ -62,7 +62,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
             f"Expected trained weights at {weights}; found nothing. Run the stage train first."
         )
     reference = _reference(config, workspace, weights)
-    champion = None if reference is None else reference.sha256
+    champion = None if reference is None else reference.identity
     versions = _versions(config, workspace, weights, champion)
     settings, inputs = _asked(config, workspace, versions)
     return run_once(
@@ -78,16 +78,16 @@ def is_current(config: PipelineConfig, workspace: Workspace) -> bool:
 
     Raises:
         StageError: The registry does not answer.
-        WeightsError: See `sha256_to_compare`.
+        WeightsError: See `identity_to_compare`.
     """
-    from agetf_pipeline.registry.reference import sha256_to_compare
+    from agetf_pipeline.registry.reference import identity_to_compare
 
     weights, report = model_path(config, workspace), load_report(workspace, STAGE)
     if report is None or not weights.is_file():
         return False
     champion = None
     if config.evaluate.compare_with_champion:
-        champion = sha256_to_compare(config, workspace, hash_file(weights))
+        champion = identity_to_compare(config, workspace, hash_file(weights))
     versions = _versions(config, workspace, weights, champion)
     settings, inputs = _asked(config, workspace, versions)
     there = all(workspace.resolve(output).exists() for output in report.outputs.values())
@@ -218,6 +218,12 @@ def _write(
                 "version": reference.version,
                 "weights_sha256": reference.sha256,
             },
+            "sampling": {
+                "level": config.evaluate.interval_level,
+                "num_bootstrap": config.evaluate.num_bootstrap,
+                "min_cell": config.evaluate.min_cell,
+            },
+            "label_versions": findings.label_versions,
             "must_hold": [statement.as_dict() for statement in statements],
             "metrics": {name: item.as_dict() for name, item in measures.items()},
             "versions": versions,

@@ -137,7 +137,7 @@ def test_ages_of_perfect_and_of_constant_renderings():
     anchors = np.arange(5.0, 100, 10)
     people = np.arange(40)
     perfect = renderings.measure_ages(np.tile(anchors, (40, 1)), anchors, people, SAMPLING)
-    assert perfect["renderings/age_mae_years"].value == 0
+    assert perfect["renderings/age_mae_years/45"].value == 0
     assert perfect["renderings/age_slope"].value == pytest.approx(1)
     assert perfect["renderings/age_spearman"].value == pytest.approx(1)
     assert perfect["renderings/age_sd_years/25"].value == 0
@@ -155,6 +155,8 @@ def test_ages_that_were_not_read_are_said():
     assert found["renderings/mixture_age_mae_years/50"].n == 19
     assert "1 of 20" in found["renderings/mixture_age_mae_years/50"].note
     assert found["renderings/mixture_age_mae_years/5"].n == 20
+    assert found["renderings/mixture_age_slope"].n == 19
+    assert "1 of 20" in found["renderings/mixture_age_slope"].note
 
 
 def test_ages_read_are_compared_with_those_of_real_people_of_that_age():
@@ -167,6 +169,8 @@ def test_ages_read_are_compared_with_those_of_real_people_of_that_age():
         read, (5, 50), real_read, real_ages, np.arange(30), SAMPLING
     )
     assert found["renderings/age_emd_years/5"].value == pytest.approx(0.0, abs=1e-9)
+    assert found["renderings/age_emd_years/5"].low is None
+    assert "two halves" in found["renderings/age_emd_years/5"].note
     assert 1.0 < found["renderings/age_emd_years/50"].value < 4.0
     few = renderings.measure_age_distributions(
         read, (5, 50), real_read[:5], real_ages[:5], np.arange(30), SAMPLING
@@ -178,12 +182,15 @@ def test_statements_hold_fail_and_stay_open():
     measures = {
         "labels/mae_years/mixture": Measure(3.0, 2.9, 3.1, 100, 100, "years", True),
         "labels/mae_years/group_midpoints": Measure(4.0, n=100),
+        "labels/mae_gain_years": Measure(1.0, 0.4, 1.6, 100),
         "labels/mae_years/expert_vgg16": Measure(2.9, n=100),
-        "labels/mae_ratio_to_best_expert": Measure(3.0 / 2.9, n=100),
+        "labels/mae_ratio_to_best_expert": Measure(1.0, 0.97, 1.03, 100),
         "renderings/age_spearman": absent("no estimator"),
     }
     found = {item.name: item for item in judge(measures, EvaluateConfig())}
     assert found["mixture_below_group_midpoints"].holds is True
+    assert "3.00 years [2.90, 3.10]" in found["mixture_below_group_midpoints"].detail
+    # A ratio of one that may as well be 1.03 does not show that it is at most 1.02.
     assert found["mixture_near_best_expert"].holds is False
     assert "vgg16" in found["mixture_near_best_expert"].text
     assert found["rendered_age_rises"].holds is None
@@ -194,14 +201,14 @@ def test_statements_hold_fail_and_stay_open():
     )
 
 
-@pytest.mark.parametrize(("ssim", "holds"), [(0.93, True), (0.91, False), (None, None)])
-def test_colour_has_to_beat_the_grey_copy_by_both_measures(ssim, holds):
-    values = {
-        "psnr/enhanced": 26.0, "psnr/bicubic": 22.0, "ssim/enhanced": ssim, "ssim/bicubic": 0.92,
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("gain", "holds"),
+    [((0.01, 0.001, 0.02), True), ((0.01, -0.001, 0.02), False), ((0.01, None, None), None)],
+)
+def test_colour_has_to_beat_the_grey_copy_by_both_measures(gain, holds):
     measures = {
-        f"enhancement/{name}/grey": absent("no clean original") if value is None else Measure(value)
-        for name, value in values.items()
+        "enhancement/psnr/gain/grey": Measure(4.0, 3.5, 4.5),
+        "enhancement/ssim/gain/grey": Measure(*gain),
     }
     found = {item.name: item for item in judge(measures, EvaluateConfig())}
     assert found["colour_beats_grey_copy"].holds is holds

@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from agetf_pipeline.core.statistics import Sampling
 from agetf_pipeline.evaluation.cases import choose_cases
 from agetf_pipeline.evaluation.cells import cells_of, measure_cells, worst_cells
-from agetf_pipeline.evaluation.comparison import compare
+from agetf_pipeline.evaluation.comparison import compare, compare_anchors
+from agetf_pipeline.evaluation.held_out import real_rows, rendered_rows
+from agetf_pipeline.evaluation.kernel_distance import distance_of_each, kernel_sums, squared_mmd
 from agetf_pipeline.evaluation.panel import Panel
 from agetf_pipeline.evaluation.readings import HeldOutFaces, render_and_read
 from agetf_pipeline.evaluation.scores import face_scores, mean_of, verified
@@ -95,7 +98,7 @@ def test_an_empty_panel_reads_nothing_and_the_pictures_are_still_measured():
     assert rendered.similarity is None
     assert rendered.found is None
     scores = face_scores(rendered, None)
-    assert set(scores) == {"sharpness_ratio", "source_psnr", "source_ssim"}
+    assert set(scores) == {"sharpness_error", "sharpness_ratio", "source_psnr", "source_ssim"}
 
 
 def test_numbers_of_a_face():
@@ -175,3 +178,76 @@ def test_cases_are_the_ends_and_the_middle_and_none_twice():
     ]  # fmt: skip
     few = choose_cases({"age_mae_years": errors[:2]}, 4)
     assert len({case.index for case in few}) == len(few)
+
+
+def test_models_of_two_sizes_are_read_at_one():
+    """A small model's renderings are enlarged to the faces' side before anybody reads them."""
+
+    class Small(Brightens):
+        def render(self, faces_NHWC, ages_years):
+            assert faces_NHWC.shape[1:] == (8, 8, 3)
+            return super().render(faces_NHWC, ages_years)
+
+    held_out = faces_of(6)
+    small = render_and_read(Small(), held_out, ANCHORS, whole_panel(), 2, size_px=8)
+    large = render_and_read(Brightens(), held_out, ANCHORS, whole_panel(), 2)
+    assert small.grid.shape == large.grid.shape == (2, 3, 16, 16, 3)
+    np.testing.assert_array_equal(small.read_years["estimator"], large.read_years["estimator"])
+
+
+def test_blur_and_grain_are_both_an_error_of_sharpness():
+    base = render_and_read(Brightens(), faces_of(2), (5.0, 50.0), Panel())
+    ratios = np.array([[0.5, 0.5], [2.0, 2.0]])
+    errors = face_scores(replace(base, sharpness_ratio=ratios), None)["sharpness_error"]
+    assert errors == pytest.approx([np.log(2), np.log(2)])
+
+
+def test_a_model_that_fails_at_one_age_alone_is_seen_at_that_age():
+    held_out = faces_of(40)
+    good = np.zeros((40, 3))
+    bad = good.copy()
+    bad[:, 0] = 6.0
+    found = compare_anchors(
+        {"age_mae_years": bad}, {"age_mae_years": good}, ANCHORS, held_out, SAMPLING
+    )
+    assert found["against_champion/age_mae_years/target_age=5"].value == 6
+    assert found["against_champion/age_mae_years/target_age=50"].value == 0
+
+
+def rows_of(identities: list[str], groups: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "image_id": [f"{i:03d}" for i in range(len(identities))],
+            "identity": identities,
+            "age_group": groups,
+        }
+    )
+
+
+def test_every_age_group_has_its_turn():
+    rows = rows_of([str(i) for i in range(100)], ["20-29"] * 90 + ["3-6"] * 7 + ["70-120"] * 3)
+    chosen = rendered_rows(rows, 20)
+    counts = dict(chosen["age_group"].value_counts().rows())
+    assert counts == {"20-29": 10, "3-6": 7, "70-120": 3}
+    assert rendered_rows(rows, 1000).height == 100
+
+
+def test_people_with_several_faces_come_first_into_the_pairs():
+    rows = rows_of([f"single {i}" for i in range(50)] + ["a", "b", "a", "b", "b"], ["3-6"] * 55)
+    chosen = real_rows(rows, 10)
+    assert chosen["identity"].to_list()[:5] == ["a", "a", "b", "b", "b"]
+    assert chosen.height == 10
+
+
+def test_what_a_face_adds_to_the_distance_averages_to_it():
+    rng = np.random.default_rng(5)
+    real, people = rng.normal(size=(80, 6)), np.arange(1000, 1080)
+    near, far = rng.normal(size=(60, 6)), rng.normal(size=(60, 6)) + 0.8
+    names = np.arange(60)
+    parts = [distance_of_each(x, names, real, people) for x in (near, far)]
+    exact = [squared_mmd(kernel_sums(x, names, real, people)) for x in (near, far)]
+    assert parts[1].mean() - parts[0].mean() == pytest.approx(exact[1] - exact[0], rel=1e-9)
+    assert exact[1] > exact[0]
+    # A person's own face on the other side is no draw from the others.
+    alone = distance_of_each(near[:2], np.array([1000, 1001]), real[:2], people[:2])
+    assert np.isfinite(alone).all()
