@@ -28,6 +28,7 @@ from assets import (
     train_experts,
 )
 from jobs.asset_jobs import JOBS
+from jobs.executors import deployed_executor
 from jobs.schedules import SCHEDULES
 from jobs.sensors import SENSORS
 from resources.gpu import GpuResource
@@ -53,8 +54,10 @@ _MODULES = [
     release,
 ]
 
+_ASSETS = dg.load_assets_from_modules(_MODULES)
+
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(_MODULES),
+    assets=_ASSETS,
     asset_checks=dg.load_asset_checks_from_modules(_MODULES),
     jobs=JOBS,
     schedules=SCHEDULES,
@@ -63,6 +66,5 @@ defs = dg.Definitions(
         "pipeline": PipelineResource(),
         "gpu_pool": GpuResource(),
     },
-    # Steps run in the run's own process: starting one for each costs more than most of them do.
-    executor=dg.in_process_executor,
+    executor=deployed_executor(_ASSETS),
 )
