@@ -30,7 +30,7 @@ def broken() -> None:
 
 
 def test_runs_go_that_nothing_rests_on():
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
 
         def run(what, partition: str | None = None, only=None) -> str:
             return dg.materialize(
@@ -73,6 +73,6 @@ def test_how_long_runs_are_kept(monkeypatch):
 def test_the_job_runs_on_the_definitions(monkeypatch):
     from definitions import defs
 
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         job = defs.resolve_job_def("remove_old_runs")
         assert job.execute_in_process(instance=instance).success
