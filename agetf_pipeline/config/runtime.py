@@ -1,9 +1,9 @@
 """Where the workspace is and what the networks run on."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from agetf_pipeline.config.base import Section
 
@@ -14,6 +14,17 @@ class WorkspaceConfig(Section):
     root: Path = Field(
         default=Path(), description="Workspace root: data/, stats/, models/, outputs/."
     )
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _is_a_folder(cls, value: Any) -> Any:
+        # As a path, `s3://bucket/x` would be a folder named `s3:` beside the repository.
+        if "://" in str(value):
+            raise ValueError(
+                "expected a folder of a file system with rename and flock, not a URI: mount a "
+                "shared volume and name its folder (docs/deployment.md)"
+            )
+        return value
 
 
 class RuntimeConfig(Section):

@@ -8,6 +8,7 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 
 from agetf_pipeline.config import load_config, workspace_of
+from agetf_pipeline.core.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKER = REPOSITORY / "docker"
@@ -46,6 +47,13 @@ def test_a_config_for_containers_changes_the_places_alone(name):
     assert deployed.register_model.tracking_uri == "http://mlflow:5000"
     assert deployed.train.settings() == plain.train.settings()
     assert deployed.enhance.settings() == plain.enhance.settings()
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/agetf", "gs://bucket", "file:///srv/agetf"])
+def test_a_workspace_named_by_a_uri_is_refused_with_what_to_do(root):
+    override = f"workspace.root={root}"
+    with pytest.raises(ConfigError, match=r"mount a\s+shared volume"):
+        load_config(REPOSITORY / "configs" / "demo.yaml", [override])
 
 
 def test_the_webserver_answers_to_loopback_and_to_what_the_deployment_names(monkeypatch):
