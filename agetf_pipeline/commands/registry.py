@@ -120,7 +120,7 @@ def _promote(options: argparse.Namespace, its: Context) -> int:
         if compared != (champion or "none"):
             its.say(f"note: the champion is {f'version {champion}' if champion else 'nobody'} now")
         by = f"by hand: {options.reason}"
-        event = history.promote(client, its.model, item.version, by)
+        event = history.promote(client, its.model, item.version, by, champion)
     its.say(_changed(its.model, event))
     return 0
 

@@ -115,7 +115,7 @@ def _rows(
     for n, (image_id, group, true_age) in enumerate(about):
         models = tuple(matrix.version_NE[n])
         if models not in versions:
-            versions[models] = _label_version(matrix.names, models, calibration, config)
+            versions[models] = label_version(matrix.names, models, calibration, config)
         known = bool(np.isfinite(mixture.age_N[n]))
         original = original_group(image_id, group, true_age)
         decision, reason = (
@@ -169,9 +169,10 @@ def check_versions(matrix: ExpertMatrix, calibration: Calibration) -> None:
             )
 
 
-def _label_version(
+def label_version(
     names: list[str], models: tuple, calibration: Calibration, config: RelabelConfig
 ) -> str:
+    """Return the version of labels by experts of these models (None: not read); 16 digits."""
     settings = {
         "min_experts": config.min_experts,
         "drop_below_reliability": config.drop_below_reliability,

@@ -125,7 +125,9 @@ def settle(client: "MlflowClient", model: str) -> str | None:
     return number
 
 
-def promote(client: "MlflowClient", model: str, version: str, by: str) -> Event:
+def promote(
+    client: "MlflowClient", model: str, version: str, by: str, decided_beside: str | None
+) -> Event:
     """Make a version the champion; to be called under the lock.
 
     Args:
@@ -133,15 +135,18 @@ def promote(client: "MlflowClient", model: str, version: str, by: str) -> Event:
         model: The registered model.
         version: The version.
         by: `gates`, or `by hand: <reason>`.
+        decided_beside: Who was champion when it was decided; None where nobody was.
 
     Raises:
-        StageError: There is no such version, or the alias does not hold what was set.
+        StageError: There is no such version, somebody else is champion than when it was decided,
+            or the alias does not hold what was set.
     """
     previous = settle(client, model)
     if get_version(client, model, version) is None:
         raise StageError(
             f"Expected version {version} of {model}; found none. See: agetf registry list."
         )
+    _require_champion(model, decided_beside, previous)
     return _change(client, model, Event(now(), PROMOTED, version, previous, by))
 
 
@@ -181,6 +186,9 @@ def roll_back(client: "MlflowClient", model: str, reason: str, to: str | None = 
 
 def _change(client: "MlflowClient", model: str, event: Event) -> Event:
     client.set_registered_model_tag(model, _PENDING, _dump(event))
+    # Read again at the last moment: a process of another machine does not see our lock.
+    before = find_alias(client, model, CHAMPION)
+    _require_champion(model, event.previous, None if before is None else str(before.version))
     client.set_registered_model_alias(model, CHAMPION, event.version)
     champion = find_alias(client, model, CHAMPION)
     if champion is None or str(champion.version) != event.version:
@@ -191,6 +199,18 @@ def _change(client: "MlflowClient", model: str, event: Event) -> Event:
         )
     _finish(client, model, event)
     return event
+
+
+def _require_champion(model: str, expected: str | None, found: str | None) -> None:
+    """Refuse a change that was decided beside another champion; it is then forgotten."""
+    if found == expected:
+        return
+    words = ["nobody" if number is None else f"version {number}" for number in (expected, found)]
+    raise StageError(
+        f"Expected {words[0]} to be the champion of {model}, as when it was decided; found "
+        f"{words[1]}: somebody else changed it meanwhile. Look (agetf registry show champion), run "
+        "evaluate again and decide anew."
+    )
 
 
 def _finish(client: "MlflowClient", model: str, event: Event) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.registry import history, versions
-from agetf_pipeline.registry.promotion import Gate, spell
+from agetf_pipeline.registry.gates import Gate, spell
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -107,7 +107,7 @@ def details(client: "MlflowClient", model: str, item: Listed) -> list[str]:
         ("run", f"{item.run_name} ({item.run_id})"),
         ("created", f"{item.created} UTC"),
         ("weights sha256", tags.get(versions.WEIGHTS_TAG, "not recorded")),
-        ("trained on", tags.get("agetf.trained_on", "not recorded")),
+        ("trained on", tags.get(versions.TRAINED_ON_TAG, "not recorded")),
         ("decision", item.decision or "none yet"),
         ("decided", f"{tags.get(versions.DECIDED_AT_TAG, 'not recorded')}, "
                     f"{tags.get(versions.DECIDED_BY_TAG, 'not recorded')}"),

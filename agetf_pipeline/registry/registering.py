@@ -6,12 +6,13 @@ they hold before they are made.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.registry import history, tracking, versions
-from agetf_pipeline.registry.promotion import BY_HAND, Decision, Figures
+from agetf_pipeline.registry.gates import Figures
+from agetf_pipeline.registry.promotion import BY_HAND, Decision
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -33,7 +34,8 @@ class Candidate:
         run_name: Name of the run.
         identity: Of the run: the same identity is the same run.
         sha256: Of the weights: the same weights are the same version.
-        synthetic: Whether it was trained and measured on drawn faces.
+        synthetic: Whether it was measured on drawn faces.
+        trained_on: `synthetic`, or words for photographs, as its weights say; empty: they do not.
         figures: Figures of metrics.json that go with it.
         key_figures: Names of those that a list of versions shows.
     """
@@ -45,6 +47,7 @@ class Candidate:
     identity: str
     sha256: str
     synthetic: bool
+    trained_on: str
     figures: Figures
     key_figures: tuple[str, ...]
 
@@ -134,11 +137,16 @@ def _decide(
 ) -> Registered:  # fmt: skip
     """Set the aliases as the gates have it and write down why; under the lock."""
     model, number = candidate.model, str(version.version)
-    versions.set_tags(client, model, number, {versions.FIGURES_TAG: _key_figures(candidate)})
+    tags = {
+        versions.FIGURES_TAG: _key_figures(candidate),
+        versions.TRAINED_ON_TAG: candidate.trained_on,
+    }
+    versions.set_tags(client, model, number, {key: value for key, value in tags.items() if value})
     champion_number = history.settle(client, model)
     client.set_registered_model_alias(model, versions.CHALLENGER, number)
     if champion_number == number:
-        decision = Decision(True, ("it is the champion already",))
+        found = versions.read_findings(version)
+        decision = replace(found, reasons=("it is the champion already", *found.reasons))
         return Registered(model, number, created, True, decision)
     champion = None if champion_number is None else client.get_model_version(model, champion_number)
     decision, compared = judge(client, champion)
@@ -149,7 +157,7 @@ def _decide(
         decision = Decision(False, reasons, decision.gates)
     versions.write_findings(client, model, number, decision, compared)
     if decision.promote:
-        history.promote(client, model, number, history.GATES)
+        history.promote(client, model, number, history.GATES, champion_number)
     else:
         versions.set_tags(
             client, model, number,
@@ -163,11 +171,12 @@ def _decide(
 
 
 def _tags(candidate: Candidate) -> dict[str, str]:
-    return {
+    tags = {
         versions.WEIGHTS_TAG: candidate.sha256,
         versions.RUN_NAME_TAG: candidate.run_name,
-        "agetf.trained_on": "synthetic" if candidate.synthetic else "corpus",
+        versions.TRAINED_ON_TAG: candidate.trained_on,
     }
+    return {key: value for key, value in tags.items() if value}
 
 
 def _values(figures: Figures) -> dict[str, float]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agetf_pipeline.registry.promotion import Decision
+from agetf_pipeline.registry.gates import Gate
+from agetf_pipeline.registry.promotion import Compared, Decision
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 CHALLENGER, CHAMPION = "challenger", "champion"
 WEIGHTS_TAG = "agetf.weights_sha256"
 RUN_NAME_TAG = "agetf.run_name"
+TRAINED_ON_TAG = "agetf.trained_on"
 FIGURES_TAG = "agetf.figures"
 DECISION_TAG = "agetf.decision"
 DECIDED_AT_TAG = "agetf.decided_at"
@@ -101,6 +103,31 @@ def write_findings(
     set_tags(client, model_name, number, tags)
     text = f"Gates: {'promoted' if decision.promote else 'not promoted'}: {reasons}."
     client.update_model_version(model_name, number, description=text[:_MAX_DESCRIPTION])
+
+
+def read_findings(version: "ModelVersion") -> Decision:
+    """Return what was found when a version was judged; it stands as promoted."""
+    reasons = version.tags.get(REASONS_TAG)
+    gates = json.loads(version.tags.get(GATES_TAG, "[]"))
+    return Decision(True, (reasons,) if reasons else (), tuple(Gate(**gate) for gate in gates))
+
+
+def as_compared(version: "ModelVersion | None") -> Compared | None:
+    """Return what a decision has to know of a champion; None where there is none."""
+    if version is None:
+        return None
+    tags = version.tags
+    return Compared(str(version.version), tags.get(WEIGHTS_TAG, ""), tags.get(TRAINED_ON_TAG, ""))
+
+
+def alias_state(client: "MlflowClient", model_name: str) -> dict[str, str]:
+    """Return which version, of which weights, challenger and champion are; absent where unset."""
+    found = {alias: find_alias(client, model_name, alias) for alias in (CHALLENGER, CHAMPION)}
+    return {
+        alias: f"{version.version} {version.tags.get(WEIGHTS_TAG, '')}".strip()
+        for alias, version in found.items()
+        if version is not None
+    }
 
 
 def set_tags(client: "MlflowClient", model_name: str, number: str, tags: Mapping[str, str]) -> None:

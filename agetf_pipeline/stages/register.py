@@ -10,27 +10,36 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import fingerprint, hash_file
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.stages.base import StageReport, report_path, run_once
+from agetf_pipeline.stages.base import StageReport, load_report, report_path, run_once
+from agetf_pipeline.stages.evaluate import STAGE as EVALUATE
 from agetf_pipeline.stages.evaluate import model_path, run_folder
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from agetf_pipeline.registry.promotion import Decision
     from agetf_pipeline.registry.registering import Registered
     from agetf_pipeline.registry.tracking import MlflowClient
     from agetf_pipeline.registry.versions import ModelVersion
 
 STAGE = "register"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _ARTIFACT_SUFFIXES = {".html", ".json", ".md", ".png", ".yaml"}
 _KEY_FIGURES = ("renderings/age_mae_years", "renderings/id_similarity", "renderings/age_spearman")
 _MIXTURE_FIGURES = ("labels/mae_years/mixture", "labels/cs5/mixture", "labels/interval_coverage")
 _LABELS, _LABEL_FILE = "labels", "per_image.parquet"
+_RECORD = "registration.json"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
-    """Register the configured run; running again registers nothing twice."""
+    """Register the configured run; running again registers nothing twice.
+
+    Raises:
+        StageError: There are no weights or figures, the figures are of other weights, or somebody
+            else promoted meanwhile.
+        UnavailableError: The registry does not answer.
+    """
     from agetf_pipeline.registry.tracking import tracking_uri_of
 
     weights, metrics = model_path(config, workspace), run_folder(config, workspace) / "metrics.json"
@@ -40,10 +49,9 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
                 f"Expected {path} of run '{config.train.run_name}'; found nothing. "
                 f"Run the stage {stage} first."
             )
+    _require_measured(weights, metrics)
     uri = tracking_uri_of(workspace, config.register_model.tracking_uri)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        # The database is gone: what the last report says of it no longer counts.
-        report_path(workspace, STAGE).unlink(missing_ok=True)
+    _forget_where_moved(config, workspace, uri)
     inputs = {"weights": hash_file(weights), "metrics": hash_file(metrics)}
     mixture = _mixture_fingerprint(config, workspace)
     if mixture is not None:
@@ -54,6 +62,42 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         workspace, STAGE, settings, CODE_VERSION, inputs,
         lambda: _register(config, workspace, mixture, read_json(metrics), uri),
     )  # fmt: skip
+
+
+def _require_measured(weights: Path, metrics: Path) -> None:
+    """Refuse figures of other weights than those that would be registered with them."""
+    measured = read_json(metrics)["versions"].get("age_transformer")
+    found = hash_file(weights)
+    if measured != found:
+        raise StageError(
+            f"Expected figures of the weights in {weights}, sha256 {found}; found in {metrics} "
+            f"those of {measured or 'weights that it does not name'}. Run evaluate again."
+        )
+
+
+def _forget_where_moved(config: PipelineConfig, workspace: Workspace, uri: str) -> None:
+    """Drop the last report where the registry is not as that registration left it.
+
+    What it says (who is champion) no longer counts where the registry was wiped or moved, or a
+    rollback or another promotion came after. The state itself can be no input of the stage: to
+    register changes it, and the same work would never be known again.
+    """
+    record = run_folder(config, workspace) / _RECORD
+    recorded = read_json(record).get("registry") if record.is_file() else None
+    if recorded != _registry_state(config, uri):
+        report_path(workspace, STAGE).unlink(missing_ok=True)
+
+
+def _registry_state(config: PipelineConfig, uri: str) -> dict[str, dict[str, str]] | None:
+    """Return challenger and champion of both models; None where there is no registry yet."""
+    from agetf_pipeline.registry.tracking import connected
+    from agetf_pipeline.registry.versions import alias_state
+
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return None
+    its = config.register_model
+    with connected(uri) as client:
+        return {name: alias_state(client, name) for name in (its.model_name, its.mixture_name)}
 
 
 def _mixture_fingerprint(config: PipelineConfig, workspace: Workspace) -> str | None:
@@ -88,8 +132,8 @@ def _register(
             f"no version of {settings.mixture_name}: there is no calibration, or no expert's "
             "weights; run the stages relabel and train-experts"
         )
-    path = run_folder(config, workspace) / "registration.json"
-    write_json(path, record)
+    path = run_folder(config, workspace) / _RECORD
+    write_json(path, record | {"registry": _registry_state(config, uri)})
     messages += [
         f"{item.uri} is challenger, not promoted: {'; '.join(item.decision.reasons)}"
         for item in registered
@@ -110,9 +154,10 @@ def _register(
 def _register_model(
     config: PipelineConfig, workspace: Workspace, sha256: str, evaluation: dict, uri: str
 ) -> "Registered":
-    from agetf_pipeline.registry.promotion import Compared, Decision, decide
+    from agetf_pipeline.core.weights import read_card
+    from agetf_pipeline.registry.promotion import Decision, decide
     from agetf_pipeline.registry.registering import Candidate, register
-    from agetf_pipeline.registry.versions import WEIGHTS_TAG
+    from agetf_pipeline.registry.versions import as_compared
 
     settings, run_name = config.register_model, config.train.run_name
 
@@ -121,11 +166,8 @@ def _register_model(
         if found is not None and found.get("model") != settings.model_name:
             text = f"compared with a version of {found.get('model')}: run evaluate again"
             return Decision(False, (text,)), None
-        champion = (
-            None if now is None else Compared(str(now.version), now.tags.get(WEIGHTS_TAG, ""))
-        )
         compared = None if found is None else str(found["version"])
-        return decide(evaluation, champion, settings.gates), compared
+        return decide(evaluation, as_compared(now), settings.gates), compared
 
     candidate = Candidate(
         settings.model_name,
@@ -135,6 +177,7 @@ def _register_model(
         fingerprint({"run_name": run_name}, "1", {"weights": sha256}),
         sha256,
         evaluation["synthetic"],
+        read_card(model_path(config, workspace)).get("trained_on", ""),
         evaluation["metrics"],
         _KEY_FIGURES,
     )
@@ -154,15 +197,29 @@ def _log_report(
 
         settings = config.model_dump(mode="json")
         tracking.log_params(client, run_id, tracking.flatten(settings))
-        folder = run_folder(config, workspace)
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.suffix in _ARTIFACT_SUFFIXES:
-                client.log_artifact(run_id, str(path), "report")
+        for path in _report_files(config, workspace):
+            client.log_artifact(run_id, str(path), "report")
         client.log_dict(run_id, settings, "config/resolved.json")
         verdicts = {item["name"]: item["verdict"] for item in evaluation["must_hold"]}
         client.set_tag(run_id, "agetf.must_hold", json.dumps(verdicts, sort_keys=True))
 
     return log
+
+
+def _report_files(config: PipelineConfig, workspace: Workspace) -> list[Path]:
+    """Return the figures, and what the stage evaluate wrote with them; nothing that lay there.
+
+    Where another run was evaluated last, its files are not this run's.
+    """
+    folder = run_folder(config, workspace)
+    report = load_report(workspace, EVALUATE)
+    outputs = [] if report is None else [workspace.resolve(of) for of in report.outputs.values()]
+    written = {
+        path
+        for path in outputs
+        if path.parent == folder and path.suffix in _ARTIFACT_SUFFIXES and path.is_file()
+    }
+    return sorted(written | {folder / "metrics.json"})
 
 
 def _log_model(run_id: str, weights: Path) -> str:
@@ -177,30 +234,36 @@ def _log_model(run_id: str, weights: Path) -> str:
 def _register_mixture(
     config: PipelineConfig, workspace: Workspace, mixture: str, evaluation: dict, uri: str
 ) -> "Registered":
-    from agetf_pipeline.core.statistics import Sampling
-    from agetf_pipeline.registry.label_gate import decide_labels
+    from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.registry.label_gate import MeasuredLabels, decide_labels
     from agetf_pipeline.registry.label_run import EXPERIMENT
-    from agetf_pipeline.registry.mixture_packaging import log_mixture
-    from agetf_pipeline.registry.promotion import Decision
+    from agetf_pipeline.registry.measured_labels import why_not_its_own
+    from agetf_pipeline.registry.mixture_packaging import calibration_path, log_mixture
     from agetf_pipeline.registry.registering import Candidate, register
+    from agetf_pipeline.registry.versions import as_compared
 
-    settings, its = config.register_model, config.evaluate
-    sampling = Sampling(
-        its.num_bootstrap, its.interval_level, its.min_cell, its.seed, evaluation["synthetic"]
-    )
-    figures: dict[str, Mapping[str, Any]] = {
-        name: item for name, item in evaluation["metrics"].items() if name.startswith("labels/")
-    }
+    settings = config.register_model
     rows = _label_rows(run_folder(config, workspace) / _LABEL_FILE)
+    another = why_not_its_own(config, workspace, evaluation)
+    measured = MeasuredLabels(evaluation, rows, config.evaluate.seed, another)
+    # Figures of another mixture's labels are not written beside this one.
+    figures: dict[str, Mapping[str, Any]] = {
+        name: item
+        for name, item in evaluation["metrics"].items()
+        if name.startswith("labels/") and another is None
+    }
 
-    def judge(client: "MlflowClient", now: "ModelVersion | None") -> tuple[Decision, str | None]:
-        number = None if now is None else str(now.version)
+    def judge(client: "MlflowClient", now: "ModelVersion | None") -> "tuple[Decision, str | None]":
         former = None if now is None else _logged_rows(client, now)
-        return decide_labels(figures, rows, number, former, settings.gates, sampling), number
+        champion = as_compared(now)
+        decision = decide_labels(measured, champion, former, settings.gates)
+        return decision, None if champion is None else champion.version
 
     def log(client: "MlflowClient", run_id: str) -> None:
         from tempfile import TemporaryDirectory
 
+        if another is not None:
+            return
         with TemporaryDirectory() as folder:
             file = Path(folder) / _LABEL_FILE
             rows.write_parquet(file)
@@ -214,6 +277,7 @@ def _register_mixture(
         fingerprint({"model": settings.mixture_name}, "1", {"mixture": mixture}),
         mixture,
         evaluation["synthetic"],
+        load_calibration(calibration_path(config, workspace)).trained_on,
         figures,
         _MIXTURE_FIGURES,
     )

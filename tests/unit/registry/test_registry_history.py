@@ -42,6 +42,10 @@ def champion_of(client) -> str | None:
     return None if found is None else str(found.version)
 
 
+def promote(client, number: str, by: str = GATES):
+    return history.promote(client, MODEL, number, by, champion_of(client))
+
+
 def line(client) -> list[str]:
     return history.line_of_champions(history.read_history(client, MODEL))
 
@@ -49,7 +53,7 @@ def line(client) -> list[str]:
 def test_a_rollback_goes_further_back_each_time(workspace):
     with opened(workspace) as client:
         for number in ("1", "2", "3", "1"):
-            history.promote(client, MODEL, number, GATES)
+            promote(client, number)
         assert line(client) == ["1", "2", "3", "1"]
         assert client.get_model_version(MODEL, "3").tags["agetf.previous_champion"] == "2"
         for expected in ("3", "2", "1"):
@@ -73,12 +77,12 @@ def test_a_rollback_goes_further_back_each_time(workspace):
 def test_a_rollback_can_skip_and_a_promotion_by_hand_takes_it_back(workspace):
     with opened(workspace) as client:
         for number in ("1", "2", "3"):
-            history.promote(client, MODEL, number, GATES)
+            promote(client, number)
         with pytest.raises(StageError, match="of 1, 2; found version 4"):
             history.roll_back(client, MODEL, "no", to="4")
         history.roll_back(client, MODEL, "both were wrong", to="1")
         assert (champion_of(client), line(client)) == ("1", ["1"])
-        history.promote(client, MODEL, "3", "by hand: it was right")
+        promote(client, "3", "by hand: it was right")
         version = client.get_model_version(MODEL, "3")
         assert "agetf.rolled_back" not in version.tags
         assert version.tags["agetf.decided_by"] == "by hand: it was right"
@@ -86,39 +90,63 @@ def test_a_rollback_can_skip_and_a_promotion_by_hand_takes_it_back(workspace):
         assert "it was right" in version.description
         assert line(client) == ["1", "3"]
         with pytest.raises(StageError, match="version 9"):
-            history.promote(client, MODEL, "9", GATES)
+            promote(client, "9")
         assert (champion_of(client), line(client)) == ("3", ["1", "3"])
 
 
 def test_an_alias_set_by_other_means_is_taken_down(workspace):
     with opened(workspace) as client:
-        history.promote(client, MODEL, "1", GATES)
+        promote(client, "1")
         client.set_registered_model_alias(MODEL, CHAMPION, "2")
-        history.promote(client, MODEL, "3", GATES)
+        promote(client, "3")
         events = history.read_history(client, MODEL)
         assert [event.action for event in events] == ["promoted", "found", "promoted"]
         assert history.roll_back(client, MODEL, "back").version == "2"
+
+
+def test_who_was_promoted_meanwhile_is_not_overwritten(workspace, monkeypatch):
+    with opened(workspace) as client:
+        promote(client, "1")
+        # Between the decision and the change, on another machine.
+        client.set_registered_model_alias(MODEL, CHAMPION, "2")
+        with pytest.raises(StageError, match=r"Expected version 1 .* found version 2: somebody"):
+            history.promote(client, MODEL, "3", GATES, "1")
+        assert champion_of(client) == "2"
+        # Later still: after the change was announced.
+        announce = client.set_registered_model_tag
+
+        def interferes(model, key, value):
+            announce(model, key, value)
+            if key == "agetf.pending":
+                client.set_registered_model_alias(MODEL, CHAMPION, "4")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "set_registered_model_tag", interferes)
+            with pytest.raises(StageError, match="found version 4: somebody else"):
+                promote(client, "3")
+        assert history.settle(client, MODEL) == "4"
+        assert history.read_pending(client, MODEL) is None
+        assert line(client) == ["1", "2", "4"]
 
 
 @pytest.mark.parametrize("method", ["set_registered_model_alias", "set_model_version_tag"])
 @pytest.mark.parametrize("change", ["promote", "roll_back"])
 def test_a_change_cut_short_is_finished_or_forgotten(workspace, monkeypatch, method, change):
     with opened(workspace) as client:
-        history.promote(client, MODEL, "1", GATES)
-        history.promote(client, MODEL, "2", GATES)
+        promote(client, "1")
+        promote(client, "2")
 
         def dies(*_):
             raise KeyboardInterrupt
 
         change_it, argument = {
-            "promote": (history.promote, "3"),
+            "promote": (lambda _client, _model, number: promote(client, number), "3"),
             "roll_back": (history.roll_back, "worse"),
         }[change]
-        further = (GATES,) if change == "promote" else ()
         with monkeypatch.context() as patch:
             patch.setattr(client, method, dies)
             with pytest.raises(KeyboardInterrupt):
-                change_it(client, MODEL, argument, *further)
+                change_it(client, MODEL, argument)
         assert history.read_pending(client, MODEL) is not None
         done = method == "set_model_version_tag"
         after = {"promote": "3", "roll_back": "1"}[change] if done else "2"

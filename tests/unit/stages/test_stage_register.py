@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -19,6 +20,7 @@ from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.registry import (
     history,
+    measured_labels,
     mixture_packaging,
     packaging,
     resolve_model,
@@ -80,10 +82,17 @@ def make_run(
             "champion": compared,
             "must_hold": [{"name": "rendered_age_rises", "verdict": "holds"}],
             "metrics": figures | {LABEL_MAE: figure(5.0, 0.2)},
-            "versions": {"evaluation age estimator": "a" * 64},
+            "sampling": {"level": 0.95, "num_bootstrap": 500, "min_cell": 30},
+            "label_versions": ["1" * 16],
+            "versions": {"age_transformer": hash_file(weights_of(workspace, run_name))},
         },
     )
-    (folder / "report.md").write_text("# report\n")
+    # What the stage evaluate wrote, and what lay there before.
+    for name in ("report.md", "grid.png", "of_somebody.png"):
+        (folder / name).write_text(f"{name} of {run_name}\n")
+    written = [workspace.relative(folder / name) for name in ("report.md", "grid.png")]
+    report = StageReport("evaluate", outputs={name: name for name in written})
+    write_json(report_path(workspace, "evaluate"), dataclasses.asdict(report))
 
 
 def write_labels(workspace: Workspace, run_name: str, error_years: float | None) -> None:
@@ -121,6 +130,7 @@ def workspace(tmp_path_factory) -> Workspace:
     make_run(workspace, "first", 0, 8.0)
     for run_name, seed, mae_years in (("worse", 1, 9.0), ("better", 2, 7.0), ("late", 3, 6.0)):
         make_run(workspace, run_name, seed, mae_years, champion="first")
+    make_run(workspace, "first", 0, 8.0)
     return workspace
 
 
@@ -149,6 +159,20 @@ def num_versions(workspace: Workspace) -> int:
 def test_needs_weights_and_metrics(tmp_path):
     with pytest.raises(StageError, match="Run the stage train first"):
         register.run(config_of("first"), Workspace(tmp_path))
+
+
+def test_figures_of_other_weights_are_refused(tmp_path):
+    workspace = Workspace(tmp_path)
+    make_run(workspace, "first", 0, 8.0)
+    measured = hash_file(weights_of(workspace, "first"))
+    weights_of(workspace, "first").write_bytes(b"trained again")
+    with pytest.raises(StageError, match=rf"of {measured}\. Run evaluate again"):
+        register.run(config_of("first"), workspace)
+    metrics = workspace.experiments / "first" / "metrics.json"
+    write_json(metrics, read_json(metrics) | {"versions": {}})
+    with pytest.raises(StageError, match="weights that it does not name"):
+        register.run(config_of("first"), workspace)
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 # The tests below tell one story over one registry, in this order: mlflow takes seconds to set up.
@@ -181,7 +205,11 @@ def test_a_run_whose_report_was_lost_makes_no_second_version(workspace):
     assert num_versions(workspace) == 1
     with connected(tracking_uri_of(workspace)) as client:
         experiment = client.get_experiment_by_name("age-transformer")
-        assert len(client.search_runs([experiment.experiment_id])) == 1
+        runs = client.search_runs([experiment.experiment_id])
+        assert len(runs) == 1
+        logged = {item.path for item in client.list_artifacts(runs[0].info.run_id, "report")}
+    assert logged == {"report/metrics.json", "report/report.md", "report/grid.png"}
+    assert version_of(workspace, "1").tags["agetf.trained_on"] == "synthetic"
 
 
 def test_loads_as_pyfunc_and_renders(workspace):
@@ -242,6 +270,13 @@ def test_a_better_model_is_promoted(workspace):
     tags = version_of(workspace, "3").tags
     assert (tags["agetf.previous_champion"], tags["agetf.decided_by"]) == ("1", "gates")
     assert json.loads(tags["agetf.figures"])[f"renderings/{AGE}"]["high"] == 7.3
+    # After a lost report the gates of the decision are read back from the version.
+    report_path(workspace, "register").unlink()
+    assert register.run(config_of("better"), workspace).counts["num_versions_created"] == 0
+    again = read_json(workspace.experiments / "better" / "registration.json")
+    assert again["gates"] == record["gates"]
+    assert again["reasons"] == ["it is the champion already", "; ".join(record["reasons"])]
+    assert register.run(config_of("better"), workspace).status == "skipped"
     # Evaluated again, it is compared with what it was compared with.
     reference = compared_with(workspace, "better")
     assert reference is not None
@@ -257,17 +292,24 @@ def test_compared_with_a_former_champion_it_is_to_be_evaluated_again(workspace):
     )
 
 
+def test_what_changed_in_the_registry_since_is_noticed(workspace):
+    # "late" was registered after "better": the report of "better" no longer says who is challenger.
+    assert register.run(config_of("better"), workspace).status == "ran"
+    assert register.run(config_of("better"), workspace).status == "skipped"
+
+
 def test_a_rollback_restores_and_the_gates_do_not_take_it_back(workspace):
     uri = tracking_uri_of(workspace)
     with history.registry_lock(workspace, uri), connected(uri) as client:
         history.roll_back(client, MODEL, "worse on real photographs")
-    assert aliases(workspace) == ("4", "1")
+    assert aliases(workspace) == ("3", "1")
     expected = hash_file(weights_of(workspace, "first"))
     assert hash_file(resolve_model(f"models:/{MODEL}@champion", workspace)) == expected
-    metrics = workspace.experiments / "better" / "metrics.json"
-    write_json(metrics, read_json(metrics) | {"measured": "again"})
     report = register.run(config_of("better"), workspace)
+    assert report.status == "ran"
     assert aliases(workspace) == ("3", "1")
+    record = read_json(workspace.experiments / "better" / "registration.json")
+    assert not record["champion"]
     assert "worse on real photographs" in str(report.messages)
     assert version_of(workspace, "3").tags["agetf.decision"] == "rolled back"
 
@@ -285,6 +327,12 @@ def test_weights_that_are_not_what_was_registered_are_refused(workspace):
 
 
 def test_the_mixture_is_registered_and_judged_the_same_way(workspace, monkeypatch):
+    from agetf_pipeline.moe.calibration import uncalibrated
+
+    drawn = uncalibrated("few images", 0.9).model_copy(update={"trained_on": "synthetic"})
+    drawn.save(workspace.models / "moe" / "calibration.json")
+    its_own = {"why": None}
+
     def registers(fingerprint: str | None, error_years: float | None) -> StageReport:
         write_labels(workspace, "better", error_years)
         monkeypatch.setattr(mixture_packaging, "mixture_fingerprint", lambda *_: fingerprint)
@@ -293,14 +341,21 @@ def test_the_mixture_is_registered_and_judged_the_same_way(workspace, monkeypatc
     monkeypatch.setattr(
         mixture_packaging, "log_mixture", lambda run_id, *_: f"runs:/{run_id}/labels"
     )
+    monkeypatch.setattr(measured_labels, "why_not_its_own", lambda *_: its_own["why"])
     assert "no version of age-mixture" in str(registers(None, 5.0).messages)
     unknown = registers("0" * 64, None)
     assert aliases(workspace, MIXTURE) == ("1", None)
     assert "label MAE: not measured" in str(unknown.messages)
+    its_own["why"] = "labels of another version were measured"
+    stale = registers("0" * 64, 5.1)
+    assert aliases(workspace, MIXTURE) == ("1", None)
+    assert "not measured (labels of another version were measured)" in str(stale.messages)
+    assert version_of(workspace, "1", MIXTURE).tags["agetf.figures"] == "{}"
+    its_own["why"] = None
     assert registers("0" * 64, 5.0).counts["mixture_version"] == 1
     assert aliases(workspace, MIXTURE) == ("1", "1")
     for fingerprint, error_years, expected in (
-        ("a" * 64, 6.0, ("2", "1")), ("b" * 64, -5.2, ("3", "3")), ("c" * 64, 4.0, ("4", "4")),
+        ("a" * 64, 6.0, ("2", "1")), ("b" * 64, -5.2, ("3", "1")), ("c" * 64, 4.0, ("4", "4")),
     ):  # fmt: skip
         registers(fingerprint, error_years)
         assert aliases(workspace, MIXTURE) == expected
@@ -310,6 +365,7 @@ def test_the_mixture_is_registered_and_judged_the_same_way(workspace, monkeypatc
     assert (overall["n"], overall["margin"]) == (120, 0.25)
     assert groups["figure"] == "against_champion/label_mae_years/age_group=20-29"
     assert tags["agetf.weights_sha256"] == "b" * 64
+    assert tags["agetf.trained_on"] == "synthetic"
     record = read_json(workspace.experiments / "better" / "registration.json")
     assert record["mixture"]["model"] == f"models:/{MIXTURE}/4"
     assert record["model"] == f"models:/{MODEL}/3"
@@ -318,14 +374,20 @@ def test_the_mixture_is_registered_and_judged_the_same_way(workspace, monkeypatc
 def test_a_lost_database_is_filled_again(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     make_run(workspace, "first", 0, 8.0)
-    database = tmp_path / "mlflow.db"
+    state = {MODEL: {"champion": "1 aaaa"}}
+    found = {"state": None}
 
     def registers(*_):
-        database.touch()
-        return StageReport("register")
+        record = workspace.experiments / "first" / "registration.json"
+        write_json(record, {"registry": state})
+        found["state"] = state
+        return StageReport("register", outputs={"registration": workspace.relative(record)})
 
     monkeypatch.setattr(register, "_register", registers)
+    monkeypatch.setattr(register, "_registry_state", lambda *_: found["state"])
     assert register.run(config_of("first"), workspace).status == "ran"
     assert register.run(config_of("first"), workspace).status == "skipped"
-    database.unlink()
-    assert register.run(config_of("first"), workspace).status == "ran"
+    for other in (None, {MODEL: {}}, {MODEL: {"champion": "1 bbbb"}}):
+        found["state"] = other
+        assert register.run(config_of("first"), workspace).status == "ran"
+        assert register.run(config_of("first"), workspace).status == "skipped"
