@@ -41,7 +41,9 @@ mutation($params: ExecutionParams!) {
 }
 """
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 _RUN_PATIENCE_S = 180
+_LAUNCH_PATIENCE_S = 60
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def main() -> int:
                 check_pool(deployment)
                 check_guard(deployment)
                 check_runs(deployment)
+                check_killed(deployment, services)
                 check_registry(deployment)
                 for service in ("daemon", "webserver", "code", "mlflow"):
                     _say(f"{service} stopped {services.stop(service):.1f} s after SIGTERM")
@@ -163,10 +166,7 @@ def _running(deployment: Deployment) -> Iterator[Services]:
         )  # fmt: skip
         for step in (["instance", "migrate"], ["instance", "concurrency", "set", "gpu", "1"]):
             _expect(succeeds(["dagster", *step], environment), f"dagster {' '.join(step)}")
-        code = local | {"4000": str(ports["code"])}
-        services.start("code", image_command("Dockerfile", "code", code), environment)
-        check = ["dagster", "api", "grpc-health-check", "-p", str(ports["code"])]
-        _ready("code", services.wait("code", lambda: succeeds(check, environment)))
+        start_code(deployment, services)
         web = local | {"3000": str(ports["webserver"])}
         services.start(
             "webserver", image_command("Dockerfile.dagster", "webserver", web), environment
@@ -187,6 +187,15 @@ def _running(deployment: Deployment) -> Iterator[Services]:
         raise
     finally:
         services.kill_all()
+
+
+def start_code(deployment: Deployment, services: Services) -> None:
+    """Start the code location and wait until it is healthy."""
+    environment, port = deployment.environment, str(deployment.ports["code"])
+    changes = {"0.0.0.0": "127.0.0.1", "/opt/agetf": str(REPOSITORY), "4000": port}
+    services.start("code", image_command("Dockerfile", "code", changes), environment)
+    check = ["dagster", "api", "grpc-health-check", "-p", port]
+    _ready("code", services.wait("code", lambda: succeeds(check, environment)))
 
 
 def _ready(name: str, waited_s: float) -> None:
@@ -239,18 +248,23 @@ def launch(deployment: Deployment, job: str, assets: list[str]) -> str:
         "assetSelection": [{"path": [asset]} for asset in assets],
     }
     params = {"selector": selector, "runConfigData": {}, "mode": "default"}
-    answer = ask(deployment.ui, LAUNCH, {"params": params})["launchPipelineExecution"]
-    if answer["__typename"] != "LaunchRunSuccess":
-        raise SystemExit(f"FAILED: launching {assets}: {json.dumps(answer)[:2000]}")
-    return answer["run"]["runId"]
+    deadline = time.monotonic() + _LAUNCH_PATIENCE_S
+    while True:
+        answer = ask(deployment.ui, LAUNCH, {"params": params})["launchPipelineExecution"]
+        if answer["__typename"] == "LaunchRunSuccess":
+            return answer["run"]["runId"]
+        # The webserver takes a moment to see that a code location is back.
+        if time.monotonic() > deadline:
+            raise SystemExit(f"FAILED: launching {assets}: {json.dumps(answer)[:2000]}")
+        time.sleep(1)
 
 
-def wait_for_run(deployment: Deployment, run_id: str) -> str:
-    """Wait until a run has ended; return how."""
+def wait_for_run(deployment: Deployment, run_id: str, until: frozenset[str] = ENDED) -> str:
+    """Wait until a run has ended, or has a status of `until`; return the status."""
     deadline = time.monotonic() + _RUN_PATIENCE_S
     while time.monotonic() < deadline:
         status = ask(deployment.ui, STATUS, {"id": run_id})["runOrError"]["status"]
-        if status in {"SUCCESS", "FAILURE", "CANCELED"}:
+        if status in until:
             return status
         time.sleep(0.5)
     return f"not ended after {_RUN_PATIENCE_S} s"
@@ -279,6 +293,19 @@ def check_runs(deployment: Deployment) -> None:
         _expect(count == 1, f"{asset}: its materialisation is a row of event_logs")
     images = deployment.workspace / "data" / "tables" / "images" / "ffhq_aging.parquet"
     _expect(images.is_file(), "the workspace holds the table")
+
+
+def check_killed(deployment: Deployment, services: Services) -> None:
+    """A run that dies with its container ends when the container is started again."""
+    run_id = launch(deployment, "relabel", ["ffhq_images"])
+    status = wait_for_run(deployment, run_id, ENDED | {"STARTED"})
+    _expect(status == "STARTED", "a run is under way")
+    services.kill("code")
+    status = ask(deployment.ui, STATUS, {"id": run_id})["runOrError"]["status"]
+    _expect(status == "STARTED", "killed with its container, it still seems to be")
+    start_code(deployment, services)
+    status = wait_for_run(deployment, run_id)
+    _expect(status == "FAILURE", "started again, the container has ended it")
 
 
 def check_registry(deployment: Deployment) -> None:

@@ -18,17 +18,20 @@ _PATIENCE_S = 120
 _STOP_S = 15
 """What `docker stop` waits at least with this project's settings, before it kills."""
 
+_PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
 
 def image_command(dockerfile: str, target: str, changes: Mapping[str, str]) -> list[str]:
     """Return the CMD of a Dockerfile's target, with some of its words changed.
 
-    Programs are taken from the folder of this Python.
+    Programs are taken from the folder of this Python, where they are in it.
     """
     text = (REPOSITORY / "docker" / dockerfile).read_text(encoding="utf-8")
     stage = re.split(r"(?m)^FROM ", text.split(f" AS {target}\n", 1)[1])[0]
     words = json.loads(re.findall(r"(?m)^CMD (\[.*\])$", stage)[-1])
     program = Path(sys.executable).parent / words[0]
-    return [str(program), *(changes.get(word, word) for word in words[1:])]
+    first = str(program) if program.is_file() else words[0]
+    return [first, *(changes.get(word, word) for word in words[1:])]
 
 
 class Services:
@@ -44,11 +47,11 @@ class Services:
 
     def start(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         """Start a process in the repository's root."""
-        with self.log_of(name).open("wb") as log:
+        with self.log_of(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env={**os.environ, **environment},
+                env={**os.environ, **environment, "PATH": _PATH},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -92,6 +95,12 @@ class Services:
             time.sleep(0.1)
         del self._running[name]
         return time.monotonic() - started_s
+
+    def kill(self, name: str) -> None:
+        """End a process and all it started at once, as a container ends that runs out of memory."""
+        process = self._running.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def kill_all(self) -> None:
         """End whatever still runs, with everything it started."""
