@@ -1,10 +1,23 @@
 """The cards of a release: what the data and the model are, measured where it was measured."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from agetf_pipeline.config.register import ReleaseConfig
 from agetf_pipeline.core.statistics import Measure
+from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.evaluation.must_hold import describe
+from agetf_pipeline.release.croissant import Contents
+from agetf_pipeline.release.redaction import names_a_path
+
+_BY_GROUP = "labels/mae_years/mixture/"
+_LICENCES = {
+    "apache-2.0", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-4.0", "mit",
+}  # fmt: skip
+"""Identifiers that the front matter of a card knows; every other is named beside `other`."""
 
 _LABEL_METRICS = (
     "labels/mae_years/mixture",
@@ -35,26 +48,41 @@ _MODEL_METRICS = (
 )
 
 
+def errors_by(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return by which groups the labels' errors were measured: `age group`, `gender`, ..."""
+    measured = [
+        name.removeprefix(_BY_GROUP)
+        for name, item in evaluation["metrics"].items()
+        if name.startswith(_BY_GROUP) and item["value"] is not None
+    ]
+    axes = {name.partition("=")[0] if "=" in name else "age group" for name in measured}
+    return tuple(sorted(axes))
+
+
 def dataset_card(
-    version: str, statistics: Mapping[str, Any], evaluation: Mapping[str, Any], synthetic: bool
+    settings: ReleaseConfig,
+    statistics: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    contents: Contents,
 ) -> str:
     """Return the dataset card as Markdown.
 
     Args:
-        version: Of the release.
+        settings: Version and licence.
         statistics: Counts, as in statistics.json.
         evaluation: metrics.json of the run.
-        synthetic: Whether the faces are synthetic.
+        contents: What the release holds.
     """
+    synthetic, labels = contents.synthetic, _label_metrics(evaluation)
     ffhq, caf, splits = (statistics[key] for key in ("ffhq_aging", "caf_enhanced", "splits"))
     return _join(
-        _front_matter(["face-age", "age-labels"], synthetic),
-        f"# FFHQ-Aging relabelled and CAF enhanced, metadata {version}",
+        _front_matter(["face-age", "age-labels"], synthetic, settings.licence),
+        f"# FFHQ-Aging relabelled and CAF enhanced, {settings.version}",
         _notice(synthetic),
         "Age labels of face images by a mixture of age experts, with their uncertainty, what "
         "enhancement did to the CAF images, and splits that keep each person in one part. "
-        "Metadata only: an image is named by the sha256 of its file (`image_id`), and pictures "
-        "have to be had from their publishers.",
+        f"{contents.pictures} An image is named by the sha256 of its original file (`image_id`), "
+        "and the originals have to be had from their publishers.",
         "## Files",
         "- `ffhq_aging_relabelled.{json,csv,parquet}`: a row per FFHQ-Aging image. `age_years` is "
         "the mixture's estimate, `variance_years2` its variance, `interval_low_years` and "
@@ -63,7 +91,8 @@ def dataset_card(
         "it.\n"
         "- `caf_enhanced.{json,csv,parquet}`: a row per CAF image: what was done and why, the "
         "versions of the networks, and the age read before and after.\n"
-        "- `identity_splits.{csv,parquet}`: train, val and test by person. Persons are hashes.\n"
+        "- `identity_splits.{csv,parquet}`: train, val and test by person. Persons are keyed "
+        "hashes: without the key, which is not released, no name can be tried against them.\n"
         "- `statistics.json`: counts. `checksums.sha256`: check with `sha256sum -c`.",
         "## Counts",
         f"- FFHQ-Aging: {ffhq['num_images']} images, {ffhq['num_labelled']} labelled; decisions "
@@ -74,20 +103,23 @@ def dataset_card(
         f"- Splits: {splits['num_identities']} people in {splits['num_images']} images; "
         f"{_list(splits['by_split'])}.",
         "## Measured",
-        _figures(evaluation, _LABEL_METRICS),
+        _figures(evaluation, labels),
         "## Limits and licence",
         "Ages are estimates of apparent age by networks; they are wrong more often for ages and "
         "groups of people that are rare in the training data. Do not use them to decide about a "
-        "person. FFHQ-Aging and CAF allow non-commercial use only, and so does this metadata.",
+        "person. FFHQ-Aging and CAF allow non-commercial use only. This metadata is under "
+        f"{settings.licence}.",
         _versions(evaluation),
     )
 
 
-def model_card(version: str, run_name: str, evaluation: Mapping[str, Any], synthetic: bool) -> str:
+def model_card(
+    settings: ReleaseConfig, run_name: str, evaluation: Mapping[str, Any], synthetic: bool
+) -> str:
     """Return the model card as Markdown.
 
     Args:
-        version: Of the release.
+        settings: Version and licence.
         run_name: Of the training run.
         evaluation: metrics.json of the run.
         synthetic: Whether the faces are synthetic.
@@ -96,8 +128,8 @@ def model_card(version: str, run_name: str, evaluation: Mapping[str, Any], synth
         f"- {item['text']} **{item['verdict'].capitalize()}.**" for item in evaluation["must_hold"]
     )
     return _join(
-        _front_matter(["face-age", "image-to-image"], synthetic),
-        f"# AgeTransformer `{run_name}`, release {version}",
+        _front_matter(["face-age", "image-to-image"], synthetic, settings.licence),
+        f"# AgeTransformer `{run_name}`, release {settings.version}",
         _notice(synthetic),
         "Renders an aligned face at any age from 0 to 100 years, ten ages in one pass. The "
         "weights are in the model registry; this release holds none.",
@@ -117,10 +149,21 @@ def model_card(version: str, run_name: str, evaluation: Mapping[str, Any], synth
     )
 
 
-def _front_matter(tags: list[str], synthetic: bool) -> str:
+def _front_matter(tags: list[str], synthetic: bool, licence: str) -> str:
     names = [*tags, "synthetic"] if synthetic else tags
     lines = "\n".join(f"- {name}" for name in names)
-    return f"---\nlicense: other\nlicense_name: non-commercial\ntags:\n{lines}\n---"
+    known = licence.lower() in _LICENCES
+    its = licence.lower() if known else f"other\nlicense_name: {json.dumps(licence)}"
+    return f"---\nlicense: {its}\ntags:\n{lines}\n---"
+
+
+def _label_metrics(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the figures of labels that the card shows: all together, then group by group."""
+    groups = [f"{_BY_GROUP}{group}" for group in AGE_GROUPS]
+    cells = sorted(
+        name for name in evaluation["metrics"] if name.startswith(f"{_BY_GROUP}") and "=" in name
+    )
+    return (*_LABEL_METRICS, *groups, *cells)
 
 
 def _notice(synthetic: bool) -> str:
@@ -131,11 +174,16 @@ def _notice(synthetic: bool) -> str:
 
 def _figures(evaluation: Mapping[str, Any], names: tuple[str, ...]) -> str:
     metrics = evaluation["metrics"]
-    rows = [
-        f"| `{name}` | {describe(Measure(**metrics[name]))} |" for name in names if name in metrics
-    ]
+    rows = [f"| `{name}` | {_spell(metrics[name])} |" for name in names if name in metrics]
     header = "| Figure | Value [interval], sample size |\n|---|---|\n"
     return header + "\n".join(rows) if rows else "Nothing was measured."
+
+
+def _spell(item: Mapping[str, Any]) -> str:
+    measure = Measure(**item)
+    if names_a_path(f"{measure.reason or ''}{measure.note or ''}"):
+        measure = replace(measure, reason="see the report of the run", note=None)
+    return describe(measure)
 
 
 def _versions(evaluation: Mapping[str, Any]) -> str:

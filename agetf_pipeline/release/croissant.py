@@ -6,6 +6,7 @@ by mlcroissant.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,22 +32,44 @@ _LIMITS = [
     "people that are rare in what the networks learned from. They say nothing certain about one "
     "person."
 ]
-_BIASES = [
-    "FFHQ-Aging is drawn from one photo-sharing site: young adults are many, people over 70 few. "
-    "Errors by age group and gender stand in the dataset card."
-]
-_PERSONAL = [
-    "No picture and no name: images are named by the hash of their file, persons by a hash. Ages "
-    "and, through the original corpora, faces of people are personal data."
-]
+_BIASES = (
+    "FFHQ-Aging is drawn from one photo-sharing site: young adults are many, people over 70 few."
+)
+_DRAWN = "The faces are drawn: nothing here says how a corpus of photographs is biased."
+_PERSONAL = (
+    "No name: images are named by the hash of their file, persons by a keyed hash. Ages and, "
+    "through the original corpora, faces of people are personal data."
+)
 _USES = ["Training and measuring face-age estimation and transformation, for research."]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a release holds, as far as its descriptions speak of it.
+
+    Attributes:
+        synthetic: Whether the faces are drawn.
+        num_images: Pictures in it.
+        errors_by: By which groups the dataset card gives errors, such as `age group`.
+    """
+
+    synthetic: bool
+    num_images: int = 0
+    errors_by: tuple[str, ...] = ()
+
+    @property
+    def pictures(self) -> str:
+        """What there is of pictures, a sentence."""
+        if not self.num_images:
+            return "Metadata only; no pictures."
+        return f"With {self.num_images} enhanced pictures of CAF, below images/."
 
 
 def write_croissant(
     folder: Path,
     settings: ReleaseConfig,
     tables: Mapping[str, Mapping[str, str]],
-    synthetic: bool,
+    contents: Contents,
     tools: list[str],
 ) -> Path:
     """Write `croissant.json` into a release folder, after the tables it describes.
@@ -55,7 +78,7 @@ def write_croissant(
         folder: The release, with `<table>.parquet` and the same as CSV and JSON.
         settings: Version, and what only the publisher knows.
         tables: By name of the table, what each of its columns means.
-        synthetic: Whether the faces are drawn.
+        contents: What the release holds.
         tools: What annotated the images: names and versions.
 
     Raises:
@@ -65,13 +88,14 @@ def write_croissant(
     from mlcroissant._src.core.context import Context, CroissantVersion
 
     context = Context(conforms_to=CroissantVersion.V_1_1)
+    synthetic = contents.synthetic
     words = "Synthetic: drawn faces, no photographs of people. " if synthetic else ""
     metadata = mlc.Metadata(
         ctx=context,
         name="face-age-labels-synthetic" if synthetic else "face-age-labels",
         description=words + "Age labels of FFHQ-Aging re-estimated by a mixture of experts, what "
         "enhancement did to the images of CAF, and splits that keep each person in one part. "
-        "Metadata only; no pictures.",
+        f"{contents.pictures}",
         version=settings.version,
         license=[settings.licence],
         url=settings.url,
@@ -84,10 +108,10 @@ def write_croissant(
         record_sets=[
             _record_set(mlc, context, folder, name, columns) for name, columns in tables.items()
         ],
-        data_biases=_BIASES,
+        data_biases=_biases(contents),
         data_limitations=_LIMITS,
         data_use_cases=_USES,
-        personal_sensitive_information=_PERSONAL,
+        personal_sensitive_information=_personal(contents),
         machine_annotation_tools=tools,
     )
     if metadata.issues.errors:
@@ -98,6 +122,20 @@ def write_croissant(
     # to_json leaves dates and the like as objects; the file must not depend on the run's folder.
     write_json(folder / CROISSANT, json.loads(json.dumps(metadata.to_json(), default=str)))
     return folder / CROISSANT
+
+
+def _biases(contents: Contents) -> list[str]:
+    known = [_DRAWN if contents.synthetic else _BIASES]
+    if contents.errors_by:
+        known.append(f"Errors by {' and '.join(contents.errors_by)} stand in the dataset card.")
+    return known
+
+
+def _personal(contents: Contents) -> list[str]:
+    if contents.synthetic:
+        return ["None: the faces are drawn, and nobody's."]
+    pictures = "Pictures of people" if contents.num_images else "No picture"
+    return [f"{pictures}. {_PERSONAL}"]
 
 
 def _files(

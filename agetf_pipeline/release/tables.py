@@ -5,7 +5,6 @@ from pathlib import Path
 import polars as pl
 
 from agetf_pipeline.core.files import write_json, write_text
-from agetf_pipeline.core.hashing import hash_bytes
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
 from agetf_pipeline.data.schemas import (
     ENHANCED,
@@ -16,6 +15,14 @@ from agetf_pipeline.data.schemas import (
     TRAINING_MANIFEST,
 )
 from agetf_pipeline.data.tables import list_partitions, read_table, table_path, write_parquet
+from agetf_pipeline.release.redaction import (
+    anonymous,
+    experts_without_messages,
+    reason_of_failure,
+    reason_of_label,
+)
+
+IMAGES_FOLDER = "images"
 
 
 def _table(workspace: Workspace, spec, wanted: list[str]) -> pl.DataFrame:
@@ -28,12 +35,18 @@ def _table(workspace: Workspace, spec, wanted: list[str]) -> pl.DataFrame:
 def ffhq_rows(workspace: Workspace) -> pl.DataFrame:
     """Return the labels of FFHQ-Aging, by image number, with what the filter decided.
 
-    File names stay out: in a person's own collection they may name somebody.
+    File names stay out, and messages with them: in a person's own collection they may name
+    somebody.
     """
     wanted = [FFHQ_PARTITION]
     keep = _table(workspace, KEEP_LIST, wanted).select("image_id", "keep", "reasons")
+    labels = _table(workspace, LABELS, wanted)
+    reasons = [reason_of_label(*row) for row in labels.select("reason", "decision").iter_rows()]
+    experts = [experts_without_messages(text) for text in labels["experts"]]
     return (
-        _table(workspace, LABELS, wanted)
+        labels.with_columns(
+            reason=pl.Series(reasons, dtype=pl.String), experts=pl.Series(experts, dtype=pl.String)
+        )
         .join(
             _table(workspace, IMAGES, wanted).select("image_id", "image_number"),
             on="image_id",
@@ -45,40 +58,59 @@ def ffhq_rows(workspace: Workspace) -> pl.DataFrame:
     )
 
 
-def caf_rows(workspace: Workspace, splits: pl.DataFrame) -> pl.DataFrame:
-    """Return what enhancement did to each CAF image, the ages before and after, and its split."""
+def caf_rows(workspace: Workspace, splits: pl.DataFrame, with_images: bool) -> pl.DataFrame:
+    """Return what enhancement did to each CAF image, the ages before and after, and its split.
+
+    Args:
+        workspace: The workspace.
+        splits: From `split_rows`.
+        with_images: Whether the release holds the enhanced images; `enhanced_path` is then where
+            in it, and otherwise absent.
+    """
     caf = [name for name in list_partitions(workspace, ENHANCED) if is_caf(name)]
     partitions = _table(workspace, IMAGES, caf).select("image_id", "partition")
     ages = _table(workspace, ENHANCED_AGES, caf).select(
         "image_id", "age_before_years", "age_after_years", "age_shift_years",
         flagged=pl.col("flags").list.contains("age"),
     )  # fmt: skip
+    enhanced = _table(workspace, ENHANCED, caf).drop("sidecar_path")
+    reasons = [reason_of_failure(reason) for reason in enhanced["reason"]]
+    enhanced = enhanced.with_columns(reason=pl.Series(reasons, dtype=pl.String))
+    if with_images:
+        # <shard>/<image_id>.png, wherever the workspace keeps them.
+        shown = pl.col("enhanced_path").str.split("/").list.tail(2).list.join("/")
+        enhanced = enhanced.with_columns(enhanced_path=pl.lit(f"{IMAGES_FOLDER}/") + shown)
+    else:
+        enhanced = enhanced.drop("enhanced_path")
     return (
-        _table(workspace, ENHANCED, caf)
-        .drop("sidecar_path")
-        .join(partitions, on="image_id", how="left")
+        enhanced.join(partitions, on="image_id", how="left")
         .join(ages, on="image_id", how="left")
         .join(splits.select("image_id", "identity", "split"), on="image_id", how="left")
         .sort("image_id")
     )
 
 
-def split_rows(workspace: Workspace) -> pl.DataFrame:
-    """Return the split of each image; identities are hashed, so that no name of a person leaves."""
+def split_rows(workspace: Workspace, key: bytes) -> pl.DataFrame:
+    """Return the split of each image; persons are hashed with `key`, so that no name leaves."""
     manifest = read_table(workspace, TRAINING_MANIFEST)
-    return manifest.select(
-        "image_id",
-        "partition",
-        pl.col("identity").map_elements(_anonymous, pl.String).alias("identity"),
-        "split",
-        "age_years",
-        "age_group",
-        "label_source",
-    ).sort("image_id")
+    persons = [anonymous(identity, key) for identity in manifest["identity"]]
+    return (
+        manifest.with_columns(identity=pl.Series(persons, dtype=pl.String))
+        .select(
+            "image_id", "partition", "identity", "split", "age_years", "age_group", "label_source"
+        )
+        .sort("image_id")
+    )
 
 
-def _anonymous(identity: str) -> str:
-    return hash_bytes(identity.encode())[:16]
+def enhanced_images(workspace: Workspace) -> dict[str, Path]:
+    """Return the enhanced CAF images: their path in a release, and the file."""
+    caf = [name for name in list_partitions(workspace, ENHANCED) if is_caf(name)]
+    paths = _table(workspace, ENHANCED, caf)["enhanced_path"].drop_nulls().sort()
+    return {
+        f"{IMAGES_FOLDER}/{'/'.join(path.split('/')[-2:])}": workspace.resolve(path)
+        for path in paths
+    }
 
 
 def write_frame(folder: Path, name: str, frame: pl.DataFrame, formats: tuple[str, ...]) -> None:
