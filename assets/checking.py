@@ -102,10 +102,13 @@ def picture_check(
     """
 
     def judge(config: PipelineConfig, workspace: Workspace, name: str) -> "SuiteResult":
+        from agetf_pipeline.data.corpora import still_on_disk
         from agetf_pipeline.data.schemas import TABLES
         from agetf_pipeline.quality.file_checks import check_pictures, table_of
 
         chosen, absent = _partitions(workspace, TABLES[table_of(pictures)], over)
+        # A shard whose folder was removed is said by `caf_shards_on_disk`; it stops no other.
+        chosen = still_on_disk(config, workspace, chosen)
         return check_pictures(workspace, config.quality, pictures, chosen, name, absent)
 
     text = (

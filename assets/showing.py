@@ -112,6 +112,8 @@ def _show_output(name: str, path: Path, per_shard: bool) -> dict[str, Any]:
         shown[f"table_{name}"] = _table(path)
     elif path.suffix == ".parquet":
         shown[f"rows_{name}"] = _sample(path)
+    elif path.suffix == ".safetensors":
+        shown[f"network_{name}"] = _network(path)
     return shown
 
 
@@ -152,6 +154,18 @@ def _sample(path: Path) -> dg.TableMetadataValue:
         for row in ([] if batch is None else batch.to_pylist())
     ]
     columns = [dg.TableColumn(name) for name in file.schema_arrow.names]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns=columns))
+
+
+def _network(path: Path) -> dg.TableMetadataValue:
+    """Return what a weights file says of itself."""
+    from agetf_pipeline.quality.files import describe_weights
+
+    records = [
+        dg.TableRecord({"what": name, "value": _cell(value)})
+        for name, value in describe_weights(path).items()
+    ]
+    columns = [dg.TableColumn("what"), dg.TableColumn("value")]
     return dg.MetadataValue.table(records, dg.TableSchema(columns=columns))
 
 

@@ -1,5 +1,6 @@
 """Checks of the files behind a table, or of the networks behind a stage."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -50,6 +51,11 @@ _TOLD: dict[Pictures, tuple[str, dict[str, pl.Expr]]] = {
 }  # fmt: skip
 
 
+_CORPUS: frozenset[Pictures] = frozenset({"originals", "faces"})
+"""Files of the corpus itself. Whoever removes or replaces one of a shard has not run that shard
+yet; that is for a person to look at, and no reason to stop the other shards."""
+
+
 def table_of(pictures: Pictures) -> str:
     """Return the table that names these pictures."""
     return _TOLD[pictures][0]
@@ -80,9 +86,12 @@ def check_pictures(
     sample = sample_rows(rows, config.num_sampled_images).select(
         "image_id", *(expression.alias(column) for column, expression in told.items())
     )
-    judged = judge(
-        f"{pictures} on disk", look_at_images(workspace, sample), IMAGE_RULES, may_be_empty
-    )
+    rules = [
+        dataclasses.replace(rule, severity="warning") if pictures in _CORPUS else rule
+        for rule in IMAGE_RULES
+    ]
+    found = look_at_images(workspace, sample)
+    judged = judge(f"{pictures} on disk", found, rules, may_be_empty)
     result = SuiteResult(
         judged.table, judged.num_rows, judged.verdicts,
         notes=(f"{sample.height} of {rows.height} pictures were opened.",),

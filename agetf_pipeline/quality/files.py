@@ -139,7 +139,7 @@ def _look_at_weights(path: Path, max_bytes: int) -> dict[str, Any]:
         "lowest": None, "highest": None,
     }  # fmt: skip
     try:
-        start, tensors = _header(path)
+        start, tensors, _ = _header(path)
         content = np.memmap(path, np.uint8, "r") if tensors else np.zeros(0, np.uint8)
         lowest, highest = math.inf, -math.inf
         for tensor in tensors.values():
@@ -165,13 +165,36 @@ def _look_at_weights(path: Path, max_bytes: int) -> dict[str, Any]:
     return found
 
 
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
+def describe_weights(path: Path) -> dict[str, str]:
+    """Return what a person wants to know of a safetensors file, and its card; {} if unreadable."""
+    try:
+        _, tensors, metadata = _header(path)
+        card = json.loads(metadata.get("card", "{}"))
+    except (OSError, ValueError, KeyError, struct.error):
+        return {}
+    kinds = sorted({tensor["dtype"] for tensor in tensors.values()})
+    described = {
+        "tensors": len(tensors),
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors.values()),
+        "types": ", ".join(kinds),
+        "bytes": path.stat().st_size,
+        **card,
+    }
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in described.items()
+    }
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return where the tensors begin, the tensors by name, and what else the header says."""
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > path.stat().st_size:
             raise ValueError("its header is longer than the file")
         header = json.loads(stream.read(length))
-    return 8 + length, {name: item for name, item in header.items() if name != "__metadata__"}
+    metadata = header.pop("__metadata__", {})
+    return 8 + length, header, metadata
 
 
 def _values(raw: np.ndarray, dtype: str) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """What must hold of a model before others rely on it, and of a release before others get it."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -128,27 +129,35 @@ def check_release(config: PipelineConfig, workspace: Workspace, name: str) -> Su
     kinds = {"file": pl.String, "listed": pl.Boolean, "there": pl.Boolean,
              "told_sha256": pl.String, "sha256": pl.String}  # fmt: skip
     judged = judge("release", pl.DataFrame(rows, schema=kinds), FILE_RULES)
-    errors = _croissant_errors(folder / _CROISSANT)
+    errors, wishes = _read_croissant(folder / _CROISSANT)
     croissant = statement(
         "croissant_valid", "The Croissant metadata is valid", not errors,
         "; ".join(errors) or "mlcroissant reads it and complains of nothing", "critical",
     )  # fmt: skip
-    result = SuiteResult("release", len(rows), (*judged.verdicts, croissant))
+    verdicts = (*judged.verdicts, croissant)
+    result = SuiteResult("release", len(rows), verdicts, notes=tuple(wishes))
     keep_result(workspace, name, result, [checksums, *files.values()])
     return result
 
 
-def _croissant_errors(path: Path) -> list[str]:
+def _read_croissant(path: Path) -> tuple[list[str], list[str]]:
+    """Return what mlcroissant holds against a file, and what it would like to see in it."""
     if not path.is_file():
-        return [f"there is no {path.name}"]
+        return [f"there is no {path.name}"], []
     import mlcroissant
 
+    # It logs what it would like to see; here that becomes a note of the check.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        metadata = mlcroissant.Dataset(jsonld=document).metadata
+        issues = mlcroissant.Dataset(jsonld=document).metadata.issues
     except (mlcroissant.ValidationError, ValueError) as error:
-        return [str(error)]
-    return sorted(metadata.issues.errors)
+        return [str(error)], []
+    finally:
+        logger.setLevel(level)
+    return sorted(issues.errors), sorted(issues.warnings)
 
 
 def _run_file(config: PipelineConfig, workspace: Workspace, name: str) -> Path:

@@ -43,9 +43,29 @@ def test_every_asset_says_what_it_is_and_costs():
 
     for spec in defs.resolve_all_asset_specs():
         assert spec.description
-        assert len(spec.description) > 40
+        assert len(spec.description) > 150
+        assert "**Made by** the stage" in spec.description
+        assert "**Cost:**" in spec.description
         assert spec.owners
         assert spec.code_version
+
+
+def test_every_step_that_is_read_has_a_check():
+    found = describe_graph()
+    without = {name for name, asset in found.items() if not asset["checks"]}
+    # What the corpus is worth is judged where it is read.
+    assert without == {"synthetic_corpus"}
+
+
+def test_the_groups_read_from_left_to_right():
+    from assets.running import GROUPS
+
+    found = describe_graph()
+    assert {asset["group"] for asset in found.values()} == set(GROUPS)
+    for name, asset in found.items():
+        for parent in asset["deps"]:
+            place, before = GROUPS.index(asset["group"]), GROUPS.index(found[parent]["group"])
+            assert before <= place, f"{name} reads {parent}, which is drawn to its right"
 
 
 def test_the_graph_starts_at_the_corpus_and_ends_at_the_release():

@@ -15,6 +15,7 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.quality.file_checks import check_networks
 from agetf_pipeline.quality.files import (
     IMAGE_RULES,
+    describe_weights,
     look_at_images,
     look_at_weights,
     sample_rows,
@@ -138,3 +139,14 @@ def test_configured_networks_elsewhere_are_no_fault(tmp_path):
     result = check_networks(workspace, QualityConfig(), "distill", "guidance_networks/weights")
     assert result.passed
     assert "verified configured ones" in result.notes[0]
+
+
+def test_weights_say_what_they_are(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.ones(2, 3)}, path, {"card": '{"trained_on": "synthetic", "steps": 4}'})
+    described = describe_weights(path)
+    assert described["parameters"] == "6"
+    assert described["types"] == "F32"
+    assert (described["trained_on"], described["steps"]) == ("synthetic", "4")
+    path.write_bytes(b"no")
+    assert describe_weights(path) == {}
