@@ -50,6 +50,10 @@ ui: $(READY) ## Open Dagster (UI and daemon) on 127.0.0.1:3000 over what CONFIG'
 backfill: $(READY) ## CAF shards for CONFIG: SHARDS=missing, all, a,b or a...d
 	@$(BIN)/python -m jobs.backfill --config $(CONFIG) --home $(HOME_DIR) --shards "$(SHARDS)"
 
+.PHONY: forget
+forget: $(READY) ## Delete tables and partitions of CAF shards whose folders are gone: SHARDS=a,b
+	@$(BIN)/python -m jobs.backfill --config $(CONFIG) --home $(HOME_DIR) --shards "$(SHARDS)" --forget
+
 .PHONY: test
 test: $(READY) ## Set up and run the tests
 	@$(BIN)/python -m pytest

@@ -22,7 +22,7 @@ from agetf_pipeline.core.devices import prepare_process
 from agetf_pipeline.core.errors import AgetfError, DataError
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.data.shard_requests import request_book
-from agetf_pipeline.data.shards import scan_shards
+from agetf_pipeline.data.shards import forget_shard, scan_shards
 from assets.partitions import CAF_BACKFILL, CAF_SHARDS
 from jobs.asset_jobs import caf_shard
 from jobs.launch import LAUNCHER_TAG, QUIET, end_dead_runs, log_to_terminal, prepare_home
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--shards", default=MISSING, help="missing, all, names (a,b), ranges by name (a...d)"
     )
     parser.add_argument("--assets", default="", help="names (a,b); default: all of a shard")
+    parser.add_argument("--forget", action="store_true", help="forget these removed shards instead")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
     prepare_process()
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dg.DagsterInstance.get() as instance,
         ):
             end_dead_runs(instance)
+            if options.forget:
+                return _forget(instance, options.shards)
             return _run(instance, options.shards, options.assets)
     except AgetfError as error:
         print(f"\n{error}", file=sys.stderr)  # noqa: T201
@@ -129,6 +132,18 @@ def split_into_runs(shards: Sequence[str], order: Sequence[str], limit: int) -> 
         else:
             runs.append([shard])
     return runs
+
+
+def _forget(instance: dg.DagsterInstance, names: str) -> int:
+    """Delete the tables and the partitions of removed shards; what was made of them stays."""
+    config, workspace = PipelineResource().load()
+    for name in filter(None, (name.strip() for name in names.split(","))):
+        for path in forget_shard(config, workspace, name):
+            print(f"deleted {workspace.relative(path)}")  # noqa: T201
+        if instance.has_dynamic_partition(_NAME, name):
+            instance.delete_dynamic_partition(_NAME, name)
+        print(f"{name} is forgotten")  # noqa: T201
+    return 0
 
 
 def _run(instance: dg.DagsterInstance, wanted: str, assets: str) -> int:

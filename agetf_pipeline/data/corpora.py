@@ -110,6 +110,20 @@ def discover_partitions(config: PipelineConfig, workspace: Workspace) -> list[st
     return found + [caf_partition(shard) for shard in list_shards(config, workspace)]
 
 
+def still_on_disk(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -> list[str]:
+    """Return the partitions without the CAF shards whose folders were removed.
+
+    Where the folder of all shards is not there, none was removed: it cannot be read.
+    """
+    if not caf_folder(config, workspace).is_dir():
+        return partitions
+    return [
+        partition
+        for partition in partitions
+        if not is_caf(partition) or source_folder(config, workspace, partition).is_dir()
+    ]
+
+
 def require_partitions(config: PipelineConfig, workspace: Workspace) -> list[str]:
     """Return `discover_partitions`, which must not be empty.
 

@@ -18,7 +18,7 @@ from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import hash_bytes, hash_file
 from agetf_pipeline.core.locks import exclusive_lock
-from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.core.workspace import Workspace, caf_partition
 from agetf_pipeline.data.caf import MANIFEST_NAME, match_manifest, read_manifest
 from agetf_pipeline.data.corpora import caf_folder, list_shard_folders
 from agetf_pipeline.data.listing import escape_name, list_files
@@ -69,7 +69,7 @@ def scan_shards(
         DataError: The folder cannot be listed, is itself one shard, or is not there although
             shards were: that is no empty source but a failed read.
     """
-    with exclusive_lock(workspace.state / "locks" / "shards.lock", "the scan of the CAF shards"):
+    with exclusive_lock(*_scan_lock(workspace)):
         path = ledger_path(workspace)
         ledger = _read_ledger(path)
         folder = caf_folder(config, workspace)
@@ -223,3 +223,38 @@ def _gone(name: str, folder: Path) -> Shard:
         f"Its folder is no longer in {folder}; its partition and its tables are kept.",
         "Put the folder back, or forget the shard: docs/shards.md says how.",
     )
+
+
+def forget_shard(config: PipelineConfig, workspace: Workspace, name: str) -> list[Path]:
+    """Delete the tables and reports of a removed shard; return the files that went.
+
+    Pictures that were made from it stay; they lie in folders of the shard's name.
+
+    Raises:
+        DataError: Its folder is still there, or the name is not a shard's.
+    """
+    partition = caf_partition(name)
+    folder = caf_folder(config, workspace) / name
+    if folder.exists():
+        raise DataError(
+            f"Expected the folder of a shard to be gone before it is forgotten; found {folder}. "
+            "Move it away first."
+        )
+    files = [
+        *workspace.tables.glob(f"*/{partition}.parquet"),
+        *(workspace.stats / "stages").glob(f"*/{partition}.json"),
+        workspace.stats / "quarantine" / f"{partition}.csv",
+    ]
+    gone = sorted(path for path in files if path.is_file())
+    for path in gone:
+        path.unlink()
+    with exclusive_lock(*_scan_lock(workspace)):
+        ledger = _read_ledger(ledger_path(workspace))
+        ledger["shards"].pop(name, None)
+        ledger["removed"] = [other for other in ledger["removed"] if other != name]
+        write_json(ledger_path(workspace), ledger)
+    return gone
+
+
+def _scan_lock(workspace: Workspace) -> tuple[Path, str]:
+    return workspace.state / "locks" / "shards.lock", "the scan of the CAF shards"

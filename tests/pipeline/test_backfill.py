@@ -1,5 +1,7 @@
 """`make backfill`: what is chosen, what is run, what is kept."""
 
+import shutil
+
 import dagster as dg
 import pytest
 from tiny_shards import write_config, write_shard
@@ -19,9 +21,9 @@ def run_backfill(tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("AGETF_CONFIG", str(config))
 
-    def run(shards: str = "missing") -> int:
+    def run(shards: str = "missing", *more: str) -> int:
         home = ["--home", str(tmp_path / "home"), "--config", str(config)]
-        return backfill.main([*home, "--shards", shards, "--assets", "caf_images"])
+        return backfill.main([*home, "--shards", shards, "--assets", "caf_images", *more])
 
     return run
 
@@ -130,3 +132,19 @@ def test_the_sensor_leaves_to_a_backfill_what_it_took(run_backfill, workspace):
         result = new_caf_shards(context, pipeline=PipelineResource())
     assert isinstance(result, dg.SensorResult)
     assert [request.partition_key for request in result.run_requests or []] == ["e"]
+
+
+def test_a_removed_shard_is_forgotten_when_it_is_asked_for(run_backfill, workspace, capsys):
+    assert run_backfill("a...c") == 0
+    assert run_backfill("b", "--forget") == 1
+    assert "Move it away first" in capsys.readouterr().err
+    shutil.rmtree(workspace.raw_caf / "b")
+    assert run_backfill("missing") == 0
+    assert "left out: b is removed" in capsys.readouterr().err
+    assert run_backfill("b", "--forget") == 0
+    assert "deleted data/tables/images/caf/b.parquet" in capsys.readouterr().out
+    with dg.DagsterInstance.get() as instance:
+        assert sorted(instance.get_dynamic_partitions("caf_shards")) == list("acde")
+    assert sorted(path.stem for path in workspace.tables.rglob("images/caf/*")) == list("acde")
+    assert run_backfill("missing") == 0
+    assert capsys.readouterr().err == ""

@@ -137,7 +137,9 @@ def test_a_removed_shard_keeps_its_partition_and_fails_nothing_else(workspace, i
     assert set(instance.get_dynamic_partitions("caf_shards")) == {"a", "b", "c"}
     result = run_images(instance, ["a"])
     assert result.success
-    [check] = [c for c in result.get_asset_check_evaluations() if "on_disk" in c.check_name]
+    [check] = [
+        c for c in result.get_asset_check_evaluations() if c.check_name == "caf_shards_on_disk"
+    ]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     table = check.metadata["shards"]
     assert isinstance(table, dg.TableMetadataValue)
