@@ -82,6 +82,8 @@ def reason_of_label(reason: str | None, decision: str) -> str | None:
 
 def experts_without_messages(experts: str) -> str:
     """Return the JSON of the experts' parts, their messages replaced by what their status says."""
+    if not experts:
+        return experts
     parts = json.loads(experts)
     for part in parts.values():
         if part.get("reason") is not None:
