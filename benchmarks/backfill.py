@@ -36,13 +36,14 @@ def main() -> None:
     """Measure, print a table, and fail where a tick or a query takes too long."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--num-shards", type=int, default=100)
+    parser.add_argument("--ticks-only", action="store_true", help="of the sensor; no backfill")
     parser.add_argument("--folder", help="where to work; default: a temporary folder")
     options = parser.parse_args(sys.argv[1:] if __name__ == "__main__" else [])
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        _measure(Path(folder), options.num_shards)
+        _measure(Path(folder), options.num_shards, options.ticks_only)
 
 
-def _measure(folder: Path, num_shards: int) -> None:
+def _measure(folder: Path, num_shards: int, ticks_only: bool) -> None:
     site, ceiling = folder / "site", folder / "ceiling"
     for root in (site, ceiling):
         for number in range(num_shards):
@@ -55,6 +56,9 @@ def _measure(folder: Path, num_shards: int) -> None:
     print(f"{num_shards} shards of one picture each")
     with dg.DagsterInstance.get() as instance:
         ticks = _time_ticks(instance, Workspace(site))
+        if ticks_only:
+            _print_ticks(ticks)
+            return
         before = _time_queries(instance)
         wall_s, during = _time_backfill(instance, config, home)
         made = len(instance.get_materialized_partitions(_ASSET))
@@ -76,14 +80,25 @@ def _measure(folder: Path, num_shards: int) -> None:
         times = during[name]
         print(
             f"  {name:34} before {before[name]:.3f} s; during: median "
-            f"{statistics.median(times):.3f}, worst {max(times):.3f} of {len(times)}; "
+            f"{statistics.median(times):.3f}, 95% within {_p95(times):.3f}, worst {max(times):.3f} "
+            f"of {len(times)}; "
             f"after {after[name]:.3f}"
         )
-    worst_tick, worst_query = max(ticks.values()), max(max(times) for times in during.values())
-    print(f"  limits: tick {worst_tick:.2f} of {_MAX_TICK_S} s, query {worst_query:.2f} of "
-          f"{_MAX_QUERY_S} s")  # fmt: skip
-    if worst_tick > _MAX_TICK_S or worst_query > _MAX_QUERY_S:
-        raise SystemExit("over the limits")
+    slow = max(_p95(times) for times in during.values())
+    print(f"  limits: 95% of queries within {slow:.2f} of {_MAX_QUERY_S} s")
+    if slow > _MAX_QUERY_S:
+        raise SystemExit("queries take too long")
+
+
+def _print_ticks(ticks: dict[str, float]) -> None:
+    for name, seconds in ticks.items():
+        print(f"  {name:34} {seconds:8.2f} s (limit {_MAX_TICK_S})")
+    if max(ticks.values()) > _MAX_TICK_S:
+        raise SystemExit("ticks take too long")
+
+
+def _p95(times: list[float]) -> float:
+    return sorted(times)[int(0.95 * len(times))]
 
 
 def _write_shard(workspace: Workspace, number: int) -> None:
