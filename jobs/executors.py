@@ -1,8 +1,9 @@
-"""Where steps run: in the run's own process, or each in a pod of its own.
+"""Where steps run: in the run's own process, or each in a process or a pod of its own.
 
 A deployment chooses by environment: the same code location serves one machine and a cluster.
 
-- AGETF_EXECUTOR: `in_process` (default) or `k8s`.
+- AGETF_EXECUTOR: `in_process` (default), `processes` (of one run as many at a time as there are
+  GPUs, at least two) or `k8s`.
 - AGETF_STEP_GPUS: GPUs that a step of the pool `gpu` asks Kubernetes for, and of single assets:
   `1`, or `1,age_transformer=4`.
 """
@@ -14,7 +15,8 @@ from typing import Any
 import dagster as dg
 
 from agetf_pipeline.core.errors import ConfigError
-from resources.gpu import GPU_POOL
+from jobs.forking import forking_executor
+from resources.gpu import GPU_POOL, count_devices
 
 EXECUTOR_VARIABLE = "AGETF_EXECUTOR"
 GPUS_VARIABLE = "AGETF_STEP_GPUS"
@@ -34,9 +36,11 @@ def deployed_executor(assets: Iterable[Any]) -> dg.ExecutorDefinition:
     if name == "in_process":
         # Starting a process for each step costs more than most of them do.
         return dg.in_process_executor
+    if name == "processes":
+        return forking_executor(max(2, count_devices()))
     if name != "k8s":
         raise ConfigError(
-            f"Expected {EXECUTOR_VARIABLE} to be in_process or k8s; found {name!r}. "
+            f"Expected {EXECUTOR_VARIABLE} to be in_process, processes or k8s; found {name!r}. "
             "Correct the deployment's environment."
         )
     from dagster_k8s import k8s_job_executor
