@@ -137,7 +137,7 @@ def test_steps_run_in_the_process_unless_the_deployment_says_otherwise(monkeypat
     monkeypatch.delenv("AGETF_EXECUTOR", raising=False)
     assert deployed_executor([]) is dg.in_process_executor
     monkeypatch.setenv("AGETF_EXECUTOR", "celery")
-    with pytest.raises(ConfigError, match="in_process or k8s"):
+    with pytest.raises(ConfigError, match="in_process, processes or k8s"):
         deployed_executor([])
 
 
