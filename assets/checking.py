@@ -171,10 +171,13 @@ def check_result(
 
 
 def _summary(result: "SuiteResult") -> str:
+    notes = " ".join(result.notes)
     if result.passed:
-        return f"All {len(result.verdicts)} expectations hold."
+        held = f"All {len(result.verdicts)} expectations hold." if result.verdicts else ""
+        return f"{held} {notes}".strip()
     failed = "; ".join(f"{v.description}: {v.found}" for v in result.failures)
-    return f"{'Blocks what comes after' if result.blocks else 'A person should look'}. {failed}"
+    what = "Blocks what comes after" if result.blocks else "A person should look"
+    return f"{what}. {failed}. {notes}".strip()
 
 
 def _metadata(result: "SuiteResult", workspace: Workspace, name: str) -> Mapping[str, Any]:
