@@ -26,6 +26,7 @@ from agetf_pipeline.data.shards import forget_shard, scan_shards
 from assets.partitions import CAF_BACKFILL, CAF_SHARDS
 from jobs.asset_jobs import caf_shard
 from jobs.launch import LAUNCHER_TAG, QUIET, end_dead_runs, log_to_terminal, prepare_home
+from jobs.overlap import run_tags
 from jobs.sensors import describe_problems, instance_identity
 from resources.gpu import GPU_POOL, count_devices
 from resources.pipeline import CONFIG_VARIABLE, PipelineResource
@@ -161,6 +162,7 @@ def _run(instance: dg.DagsterInstance, wanted: str, assets: str) -> int:
         ".dagster/repository": "__repository__@agetf",
         LAUNCHER_TAG: "terminal",
         "agetf/backfill": uuid.uuid4().hex[:8],
+        **run_tags("backfill"),
     }
     backfill = Backfill(instance, job, keys, tags)
     order = instance.get_dynamic_partitions(_NAME)

@@ -91,7 +91,9 @@ def log_to_terminal() -> None:
 
 def _run(instance: dg.DagsterInstance) -> bool:
     from agetf_pipeline.data.corpora import discover_partitions
+    from agetf_pipeline.data.shards import scan_shards
     from definitions import defs
+    from jobs.sensors import describe_problems
 
     end_dead_runs(instance)
     for job in (CORPUS, PIPELINE):
@@ -101,7 +103,12 @@ def _run(instance: dg.DagsterInstance) -> bool:
     if config.synthesize.enabled and not _execute(defs.resolve_job_def(CORPUS), instance, {}):
         return False
     found = discover_partitions(config, workspace)
+    scanned = scan_shards(config, workspace)
+    for problem in describe_problems(scanned):
+        _LOGGER.warning("%s", problem)
+    unfit = {shard.name for shard in scanned if shard.state != "complete"}
     shards = [shard_of(partition) for partition in found if is_caf(partition)]
+    shards = [shard for shard in shards if shard not in unfit]
     name = str(CAF_SHARDS.name)
     known = set(instance.get_dynamic_partitions(name))
     instance.add_dynamic_partitions(name, [shard for shard in shards if shard not in known])

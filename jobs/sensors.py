@@ -8,6 +8,7 @@ from agetf_pipeline.data.shard_requests import request_book
 from agetf_pipeline.data.shards import Shard, scan_shards
 from assets.partitions import CAF_SHARDS
 from jobs.asset_jobs import caf_shard
+from jobs.overlap import run_tags
 from resources.pipeline import PipelineResource
 
 MAX_REQUESTS = 50
@@ -61,7 +62,7 @@ def new_caf_shards(
             dg.RunRequest(
                 run_key=f"{shard}:{fingerprint}",
                 partition_key=shard,
-                tags={"agetf/shard_fingerprint": fingerprint},
+                tags=run_tags("sensor") | {"agetf/shard_fingerprint": fingerprint},
             )
             for shard, fingerprint in requests.items()
         ],
