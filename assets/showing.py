@@ -23,6 +23,7 @@ _MAX_TABLE_ROWS = 100
 _MAX_SAMPLE_ROWS = 5
 _MAX_FILES = 50
 _MAX_CELL = 80
+_SHA256_DIGITS = 64
 
 
 def report_metadata(report: StageReport, workspace: Workspace) -> dict[str, Any]:
@@ -173,6 +174,8 @@ def _cell(value: object) -> str:
     if isinstance(value, list) and len(value) > 4:
         return f"[{len(value)} values]"
     text = "" if value is None else str(value)
+    if len(text) == _SHA256_DIGITS and " " not in text:
+        return f"{text[:16]}..."
     return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 3]}..."
 
 
