@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from captioned_shard import PARTITION, make_config, make_workspace
 
 from agetf_pipeline.captions import captioner
 from agetf_pipeline.core.errors import StageError
@@ -10,7 +11,6 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.experts.janus_writing import Written
 from agetf_pipeline.stages import caption
 from assets.showing import report_metadata
-from tests.captioned_shard import PARTITION, make_config, make_workspace
 
 NUM_IMAGES = 4
 PAGES = ("page", "sheet", "examples")
