@@ -31,6 +31,7 @@ from jobs.asset_jobs import JOBS
 from jobs.executors import deployed_executor
 from jobs.schedules import SCHEDULES
 from jobs.sensors import SENSORS
+from jobs.storage import pull_sources_job, quarter_hourly_pull
 from resources.gpu import GpuResource
 from resources.pipeline import PipelineResource
 
@@ -59,8 +60,8 @@ _ASSETS = dg.load_assets_from_modules(_MODULES)
 defs = dg.Definitions(
     assets=_ASSETS,
     asset_checks=dg.load_asset_checks_from_modules(_MODULES),
-    jobs=JOBS,
-    schedules=SCHEDULES,
+    jobs=[*JOBS, pull_sources_job],
+    schedules=[*SCHEDULES, quarter_hourly_pull],
     sensors=SENSORS,
     resources={
         "pipeline": PipelineResource(),

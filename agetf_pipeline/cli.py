@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
     from agetf_pipeline.commands.registry import add_parsers as add_registry_parsers
     from agetf_pipeline.commands.render import add_arguments as add_render_arguments
+    from agetf_pipeline.commands.storage import add_publish_arguments, add_pull_arguments
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
     parser = argparse.ArgumentParser(
@@ -148,6 +149,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_registry_parsers(registry, located)
     registry.set_defaults(run=_registry)
+
+    pull = commands.add_parser(
+        "pull", parents=[configured], help="copy new photographs from shared storage (s3://, ...)"
+    )
+    add_pull_arguments(pull)
+    pull.set_defaults(run=_storage)
+
+    publish = commands.add_parser(
+        "publish", parents=[configured], help="copy the release to shared storage"
+    )
+    add_publish_arguments(publish)
+    publish.set_defaults(run=_storage)
     return parser
 
 
@@ -285,6 +298,12 @@ def _captions(options: argparse.Namespace) -> int:
 
 def _registry(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.registry import run
+
+    return run(options, say=print)
+
+
+def _storage(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.storage import run
 
     return run(options, say=print)
 

@@ -28,7 +28,7 @@ class PipelineResource(dg.ConfigurableResource):
         config: A file of `configs/`, or the one that the deployment names in AGETF_CONFIG. Run
             configuration can come from a browser, so it cannot name any other file.
         overrides: `section.key=value`, as on the command line. They cannot move the workspace, nor
-            let weights load that nothing vouches for.
+            let weights load that nothing vouches for, nor change addresses of shared storage.
     """
 
     config: str = ""
@@ -61,4 +61,15 @@ class PipelineResource(dg.ConfigurableResource):
                 "Set it in the config file."
             )
         config = load_config(path, self.overrides)
+        # With the credentials of the deployment, an address is a way in and a way out.
+        if self.overrides and _addresses(config) != _addresses(load_config(path)):
+            raise ConfigError(
+                "Expected overrides that leave ingest.<corpus>.source_uri and release.publish_uri "
+                "as they are; found others. Set them in the config file."
+            )
         return config, workspace_of(config)
+
+
+def _addresses(config: PipelineConfig) -> tuple[str | None, ...]:
+    ingest = config.ingest
+    return ingest.ffhq_aging.source_uri, ingest.caf.source_uri, config.release.publish_uri

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from agetf_pipeline.config.base import Section
+from agetf_pipeline.config.storage import StorageUri
 
 
 class SourceConfig(Section):
@@ -12,7 +13,14 @@ class SourceConfig(Section):
 
     path: Path | None = Field(
         default=None,
-        description="Folder; None: data/raw/<corpus> of the workspace. Never written to.",
+        description="Folder; None: data/raw/<corpus> of the workspace. Never written to, except by "
+        "`agetf pull`, below data/raw.",
+    )
+    source_uri: StorageUri | None = Field(
+        default=None,
+        exclude=True,
+        description="Folder in shared storage (s3://, gs://, file:///, ...) that `agetf pull` "
+        "copies from. Part of no fingerprint.",
     )
     aligned: bool = Field(
         default=True,

@@ -5,6 +5,7 @@ from datetime import date
 from pydantic import Field
 
 from agetf_pipeline.config.base import Section
+from agetf_pipeline.config.storage import StorageUri
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Names of models, versions of releases. A dot first would hide a folder, or lead out of it."""
@@ -98,4 +99,10 @@ class ReleaseConfig(Section):
     date_published: date | None = Field(
         default=None,
         description="Asked for, not read off a clock: the same tables, the same files.",
+    )
+    publish_uri: StorageUri | None = Field(
+        default=None,
+        exclude=True,
+        description="Folder in shared storage (s3://, gs://, file:///, ...) below which `agetf "
+        "publish` puts a folder per version. Part of no fingerprint.",
     )

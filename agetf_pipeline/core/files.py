@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 _TMP_PREFIX = ".tmp-"
+_asking_umask = threading.Lock()
 _swept: set[tuple[int, int]] = set()
 """Folders (device, inode) that this process looked through for what a killed one left."""
 
@@ -139,8 +141,9 @@ def remove_temporary_files(folder: Path) -> int:
 
 
 def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
+    with _asking_umask:  # it is read by being set: two threads at once would leave the wrong one
+        current = os.umask(0o022)
+        os.umask(current)
     return current
 
 

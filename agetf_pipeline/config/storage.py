@@ -1,0 +1,34 @@
+"""Addresses of shared storage: `s3://bucket/faces`, `gs://...`, `file:///mnt/share`.
+
+They say where files come from or go to, not what these are: no fingerprint and no run folder holds
+them (`exclude`).
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)$")
+_LOCAL = ("file", "local")
+
+
+def _is_a_folder_address(uri: str) -> str:
+    found = _SCHEME.match(uri)
+    if found is None or "::" in uri:
+        raise ValueError(
+            "expected a URI such as s3://bucket/folder, gs://bucket/folder or file:///mnt/folder"
+        )
+    scheme, rest = found.groups()
+    if scheme in _LOCAL and not rest.startswith("/"):
+        raise ValueError(f"expected an absolute path after {scheme}://, as in file:///mnt/folder")
+    if ":" in rest.split("/")[0].rpartition("@")[0]:
+        # The configuration is read by many; where the backend looks for secrets, few can read.
+        raise ValueError(
+            "expected a URI without a password; credentials come from the environment variables "
+            "that the backend reads (docs/deployment.md)"
+        )
+    return uri.rstrip("/") if rest.strip("/") else uri
+
+
+StorageUri = Annotated[str, AfterValidator(_is_a_folder_address)]
