@@ -1,6 +1,7 @@
 """Shared by all tests: one thread per process, no telemetry, no network by configuration."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from main_job import GraphRun, launch, write_config
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The application's packages are not installed; the repository root is where they are loaded from.
 sys.path.insert(0, str(REPOSITORY))
+
+# A shell may start what runs in the background with signals ignored, and all children inherit that:
+# tests that end processes by a signal would wait for ever.
+for _number, _action in (
+    (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+):  # fmt: skip
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _action)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
