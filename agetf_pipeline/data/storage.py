@@ -115,7 +115,7 @@ def open_store(uri: str) -> Store:
         advice = f"pip install {package}" if package else str(error)
         raise ConfigError(
             f"Expected the package that reads {protocol}:// beside this library, for {uri}; found "
-            f"none. Install it: {advice} (docs/deployment.md)."
+            f"none. Install it: {advice} (docs/deployment.md says how, beside the locked fsspec)."
         ) from error
     except ValueError as error:
         raise ConfigError(
@@ -180,7 +180,7 @@ def _find(fs: Any, root: str) -> dict[str, dict[str, Any]]:
     else:
         at_once = type(fs).find is not fsspec.AbstractFileSystem.find
     if at_once:
-        return fs.find(root, detail=True)
+        return dict(fs.find(root, detail=True))
     infos: dict[str, dict[str, Any]] = {}
     pending, visited = [root], set()
     while pending:

@@ -79,6 +79,7 @@ def test_when_they_run():
         "weekly_relabel": ("0 3 * * 0", "UTC"),
         "nightly_evaluation": ("0 1 * * *", "UTC"),
         "nightly_removal": ("0 5 * * *", "UTC"),
+        "quarter_hourly_pull": ("*/15 * * * *", "UTC"),
     }
 
 
