@@ -222,7 +222,7 @@ def test_the_manifest_comes_when_all_other_files_are_here(site, monkeypatch):
 
 
 def test_an_interrupted_pull_goes_on(site, monkeypatch):
-    site.put({f"a/{n:02}.png": b"x" * n for n in range(30)})
+    site.put({f"a/{n:02}.png": b"x" * n for n in range(100)})
     calls = iter(range(5))
     wait = remote.wait
 
@@ -235,12 +235,12 @@ def test_an_interrupted_pull_goes_on(site, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         site.pull()
     done = len(site.here())
-    assert 5 <= done < 30
+    assert 5 <= done < 100
     monkeypatch.undo()
     report = site.pull()
     assert report.num_kept >= 5
-    assert report.num_new == 30 - done
-    assert len(site.here()) == 30
+    assert report.num_new == 100 - done
+    assert len(site.here()) == 100
 
 
 VICTIM = """
