@@ -14,11 +14,10 @@ from agetf_pipeline.core.errors import DataError, StageError, UnavailableError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.data.storage import Store, StoredFile, open_store, unsafe_name
+from agetf_pipeline.release import CHECKSUMS
 
 T = TypeVar("T")
 
-CHECKSUMS = "checksums.sha256"
-"""As the stage release names it."""
 _NUM_THREADS = 4
 _NUM_NAMED = 3
 _CHUNK_BYTES = 1 << 20

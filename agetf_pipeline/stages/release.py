@@ -21,6 +21,7 @@ from agetf_pipeline.data.schemas import (
     TRAINING_MANIFEST,
 )
 from agetf_pipeline.data.tables import table_hashes
+from agetf_pipeline.release import CHECKSUMS
 from agetf_pipeline.stages.base import StageReport, run_once
 from agetf_pipeline.stages.evaluate import run_folder
 
@@ -28,7 +29,6 @@ STAGE = "release"
 CODE_VERSION = "4"
 
 _TABLES = (IMAGES, LABELS, KEEP_LIST, ENHANCED, ENHANCED_AGES, TRAINING_MANIFEST)
-CHECKSUMS = "checksums.sha256"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:

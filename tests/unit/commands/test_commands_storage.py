@@ -249,10 +249,6 @@ def test_publish_needs_a_release_and_an_address(project, capsys):
     assert "release.publish_uri" in capsys.readouterr().err
 
 
-def test_publishing_and_the_stage_name_the_checksums_alike():
-    assert publishing.CHECKSUMS == release.CHECKSUMS
-
-
 @pytest.fixture
 def deployed(project, monkeypatch):
     monkeypatch.setenv(CONFIG_VARIABLE, str(project.config))
