@@ -60,4 +60,5 @@ def test_an_interrupt_ends_the_processes_and_lets_them_tidy_up(tmp_path, monkeyp
     with pytest.raises(_Interrupted):
         run_in_processes(_take_long, [(marker,), (marker,), (marker,)])
     assert marker.with_suffix(".tidied").exists()
-    assert multiprocessing.active_children() == before
+    # Others may have ended meanwhile; none of ours is left.
+    assert set(multiprocessing.active_children()) <= set(before)
