@@ -64,6 +64,8 @@ def _interrupt(workers: set[BaseProcess]) -> None:
     for worker in workers:
         worker.join(max(0.0, deadline_s - time.monotonic()))
         worker.kill()
+    for worker in workers:
+        worker.join()  # a killed process is there until somebody waited for it
 
 
 def prepare_worker(parent: int) -> None:
