@@ -60,5 +60,10 @@ def test_an_interrupt_ends_the_processes_and_lets_them_tidy_up(tmp_path, monkeyp
     with pytest.raises(_Interrupted):
         run_in_processes(_take_long, [(marker,), (marker,), (marker,)])
     assert marker.with_suffix(".tidied").exists()
-    # Others may have ended meanwhile; none of ours is left.
-    assert set(multiprocessing.active_children()) <= set(before)
+    # Asked of the kernel: two threads of the pool wait for a process, and the list of children may
+    # still name one for a moment that the other has seen off.
+    assert not [
+        child.pid
+        for child in multiprocessing.active_children()
+        if child not in before and Path(f"/proc/{child.pid}").exists()
+    ]
