@@ -61,3 +61,9 @@ def fingerprint(settings: Mapping[str, Any], code_version: str, inputs: Mapping[
     """
     payload = {"settings": settings, "code_version": code_version, "inputs": dict(inputs)}
     return hash_bytes(canonical_json(payload).encode())
+
+
+def read_checksums(path: Path) -> dict[str, str]:
+    """Return name to sha256 of a list of checksums, as `sha256sum -c` reads it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}

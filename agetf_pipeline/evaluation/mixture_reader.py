@@ -63,12 +63,11 @@ def load_mixture_reader(
     """Return the mixture that labels are made with, or None and why there is none."""
     from agetf_pipeline.core.errors import ConfigError, WeightsError
     from agetf_pipeline.experts.load import load_experts
-    from agetf_pipeline.moe.calibration import load_calibration
-    from agetf_pipeline.registry.mixture_packaging import calibration_path
+    from agetf_pipeline.moe.calibration import calibration_path, load_calibration
 
     if not config.evaluate.read_by_mixture:
         return None, "the mixture was not asked (evaluate.read_by_mixture is false)"
-    path = calibration_path(config, workspace)
+    path = calibration_path(config.relabel, workspace)
     if not path.is_file():
         return None, "the mixture has no calibration: run the stage relabel"
     try:

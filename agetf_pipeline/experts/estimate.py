@@ -14,7 +14,12 @@ from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.inputs import find_all, read_face
 from agetf_pipeline.experts.base import AgeExpert
-from agetf_pipeline.moe.calibration import Calibration, load_calibration, uncalibrated
+from agetf_pipeline.moe.calibration import (
+    Calibration,
+    calibration_path,
+    load_calibration,
+    uncalibrated,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -130,10 +135,8 @@ def calibration_of(config: PipelineConfig, workspace: Workspace) -> Calibration:
     Raises:
         DataError: The file is damaged, or the one that the config names is absent.
     """
-    if config.relabel.calibration_path is not None:
-        return load_calibration(workspace.resolve(config.relabel.calibration_path))
-    path = workspace.models / "moe" / "calibration.json"
-    if path.is_file():
+    path = calibration_path(config.relabel, workspace)
+    if config.relabel.calibration_path is not None or path.is_file():
         return load_calibration(path)
     return uncalibrated(
         f"there is no calibration at {workspace.relative(path)}", config.relabel.interval_level

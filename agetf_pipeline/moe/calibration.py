@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from agetf_pipeline.config.relabel import RelabelConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import canonical_json, hash_bytes
+from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.moe.conformal import MAX_AGE_YEARS, group_interval
 from agetf_pipeline.moe.mixture import INVERSE_VARIANCE_TAU, Mixture, mix
@@ -107,6 +109,13 @@ class Calibration(_Frozen):
 def uncalibrated(reason: str, interval_level: float) -> Calibration:
     """Return the calibration that changes nothing: inverse-variance weights, Gaussian intervals."""
     return Calibration(calibrated=False, reason=reason, interval_level=interval_level)
+
+
+def calibration_path(config: RelabelConfig, workspace: Workspace) -> Path:
+    """Return the calibration's file: the one that the config names, or the workspace's."""
+    if config.calibration_path is not None:
+        return workspace.root / config.calibration_path
+    return workspace.models / "moe" / "calibration.json"
 
 
 def load_calibration(path: Path) -> Calibration:

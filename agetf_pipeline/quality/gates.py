@@ -10,7 +10,7 @@ import polars as pl
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import read_json
-from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.hashing import hash_file, read_checksums
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.quality.records import keep_result
 from agetf_pipeline.quality.rule import Rule
@@ -111,10 +111,7 @@ def check_release(config: PipelineConfig, workspace: Workspace, name: str) -> Su
         raise DataError(
             f"Expected {checksums}; found nothing. Run the stage release, which writes it last."
         )
-    told = {}
-    for line in checksums.read_text(encoding="utf-8").splitlines():
-        sha256, _, listed = line.partition("  ")
-        told[listed] = sha256
+    told = read_checksums(checksums)
     files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))

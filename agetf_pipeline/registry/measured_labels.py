@@ -6,7 +6,6 @@ from typing import Any
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
-from agetf_pipeline.registry.mixture_packaging import calibration_path
 from agetf_pipeline.registry.promotion import EVALUATE_AGAIN
 
 _HASH_DIGITS = 12
@@ -43,10 +42,10 @@ def _expert_versions(
 ) -> tuple[dict[str, str] | None, str]:
     """Return each expert's version in the mixture; None, with the reason, where it is not one."""
     from agetf_pipeline.experts.load import weights_hash
-    from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.moe.calibration import calibration_path, load_calibration
     from agetf_pipeline.moe.readings import expert_versions
 
-    calibration = load_calibration(calibration_path(config, workspace))
+    calibration = load_calibration(calibration_path(config.relabel, workspace))
     if calibration.calibrated:
         versions = {name: item.model_version for name, item in calibration.experts.items()}
     else:
@@ -66,10 +65,10 @@ def _label_versions(
     config: PipelineConfig, workspace: Workspace, versions: Mapping[str, str]
 ) -> set[str]:
     """Return the versions that labels of the mixture can have, whichever experts were asked."""
-    from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.moe.calibration import calibration_path, load_calibration
     from agetf_pipeline.moe.labels import label_version
 
-    calibration = load_calibration(calibration_path(config, workspace))
+    calibration = load_calibration(calibration_path(config.relabel, workspace))
     names = sorted(config.train_experts.experts)
     choices = product(*((versions[name], None) for name in names))
     return {label_version(names, models, calibration, config.relabel) for models in choices}

@@ -54,9 +54,10 @@ def mixture_fingerprint(config: PipelineConfig, workspace: Workspace) -> str | N
     """
     from agetf_pipeline.experts.load import weights_hash, weights_path
     from agetf_pipeline.moe import labels
+    from agetf_pipeline.moe.calibration import calibration_path
 
     names = sorted(config.train_experts.experts)
-    calibration = calibration_path(config, workspace)
+    calibration = calibration_path(config.relabel, workspace)
     present = all(weights_path(config, workspace, name).exists() for name in names)
     if not names or not present or not calibration.is_file():
         return None
@@ -117,11 +118,11 @@ def pack_mixture(config: PipelineConfig, workspace: Workspace, folder: Path) -> 
     from agetf_pipeline.checkpoints import require_verified
     from agetf_pipeline.checkpoints.checksums import RECORD_FILE
     from agetf_pipeline.experts.load import weights_hash, weights_path
-    from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.moe.calibration import calibration_path, load_calibration
 
     packed = Workspace(folder)
     calibration, record = packed.models / "moe" / "calibration.json", {}
-    load_calibration(calibration_path(config, workspace)).save(calibration)
+    load_calibration(calibration_path(config.relabel, workspace)).save(calibration)
     experts = {}
     for name, expert in sorted(config.train_experts.experts.items()):
         weights_hash(config, workspace, name)  # says what is absent
@@ -134,14 +135,6 @@ def pack_mixture(config: PipelineConfig, workspace: Workspace, folder: Path) -> 
         experts[name] = _chosen(expert, READING_FIELDS) | {"weights": weights}
     write_json(packed.models / "checkpoints" / RECORD_FILE, record)
     write_json(folder / CONFIG_FILE, _packed_config(config, experts, packed.relative(calibration)))
-
-
-def calibration_path(config: PipelineConfig, workspace: Workspace) -> Path:
-    """Return the mixture's calibration: the one that the config names, or the workspace's."""
-    given = config.relabel.calibration_path
-    if given is not None:
-        return workspace.resolve(given)
-    return workspace.models / "moe" / "calibration.json"
 
 
 def signature() -> "ModelSignature":

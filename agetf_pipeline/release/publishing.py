@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agetf_pipeline.core.errors import DataError, StageError, UnavailableError
-from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.hashing import hash_file, read_checksums
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.data.storage import Store, StoredFile, open_store, unsafe_name
 from agetf_pipeline.release import CHECKSUMS
@@ -102,10 +102,7 @@ def _verified(folder: Path) -> dict[str, str]:
         raise DataError(
             f"Expected a release at {folder}; found no {CHECKSUMS}. Run the stage release."
         )
-    digests = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
-        digests[name] = digest
+    digests = read_checksums(path)
     here = {
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")

@@ -64,6 +64,7 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
             do not fit.
     """
     from agetf_pipeline.experts.load import weights_hash
+    from agetf_pipeline.moe.calibration import calibration_path
 
     if not is_caf(partition):
         raise StageError(
@@ -73,7 +74,7 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
     inputs: dict[str, str] = {}
     for spec in (ENHANCED, LABELS, IMAGES):
         inputs |= table_hashes(workspace, spec, [partition])
-    calibration = calibration_path(config, workspace)
+    calibration = calibration_path(config.relabel, workspace)
     if calibration.is_file():
         inputs["calibration"] = hash_file(calibration)
     experts = sorted(config.train_experts.experts)
@@ -98,14 +99,6 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
     )
 
 
-def calibration_path(config: PipelineConfig, workspace: Workspace) -> Path:
-    """Return the mixture's calibration: configured (relative to the workspace), or fitted here."""
-    given = config.relabel.calibration_path
-    if given is not None:
-        return workspace.root / given
-    return workspace.models / "moe" / "calibration.json"
-
-
 def identity_path(config: PipelineConfig, workspace: Workspace) -> Path | None:
     """Return the weights of the guard's identity model, None where none is configured."""
     given = config.recheck.identity_weights
@@ -117,10 +110,10 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     from agetf_pipeline.enhance.guard_rows import is_measured, measured_row, with_known
     from agetf_pipeline.enhance.guards import judge
     from agetf_pipeline.experts.load import load_experts
-    from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.moe.calibration import calibration_path, load_calibration
 
     set_num_threads(config.runtime.num_threads)
-    calibration = load_calibration(calibration_path(config, workspace))
+    calibration = load_calibration(calibration_path(config.relabel, workspace))
     model = _identity_model(config, workspace)
     images = read_table(workspace, IMAGES, [partition])
     enhanced = read_table(workspace, ENHANCED, [partition]).filter(pl.col("status") == "ok")

@@ -234,11 +234,11 @@ def _log_model(run_id: str, weights: Path) -> str:
 def _register_mixture(
     config: PipelineConfig, workspace: Workspace, mixture: str, evaluation: dict, uri: str
 ) -> "Registered":
-    from agetf_pipeline.moe.calibration import load_calibration
+    from agetf_pipeline.moe.calibration import calibration_path, load_calibration
     from agetf_pipeline.registry.label_gate import MeasuredLabels, decide_labels
     from agetf_pipeline.registry.label_run import EXPERIMENT
     from agetf_pipeline.registry.measured_labels import why_not_its_own
-    from agetf_pipeline.registry.mixture_packaging import calibration_path, log_mixture
+    from agetf_pipeline.registry.mixture_packaging import log_mixture
     from agetf_pipeline.registry.registering import Candidate, register
     from agetf_pipeline.registry.versions import as_compared
 
@@ -277,7 +277,7 @@ def _register_mixture(
         fingerprint({"model": settings.mixture_name}, "1", {"mixture": mixture}),
         mixture,
         evaluation["synthetic"],
-        load_calibration(calibration_path(config, workspace)).trained_on,
+        load_calibration(calibration_path(config.relabel, workspace)).trained_on,
         figures,
         _MIXTURE_FIGURES,
     )
