@@ -7,8 +7,6 @@ content has one row: of several files with the same bytes the first by path is k
 
 import dataclasses
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,17 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import canonical_json, hash_bytes, hash_file
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
-from agetf_pipeline.data.caf import MANIFEST_NAME, ManifestRow, match_manifest, read_manifest
 from agetf_pipeline.data.corpora import require_partitions, source_folder
-from agetf_pipeline.data.examinations import Examiner
-from agetf_pipeline.data.ffhq_aging import (
-    LABELS_NAME,
-    Label,
-    explain_coverage,
-    image_number_of,
-    read_labels,
+from agetf_pipeline.data.corpus import (
+    Corpus,
+    explain_labels,
+    hash_files,
+    list_name,
+    read_corpus,
 )
-from agetf_pipeline.data.listing import Found, escape_name, is_utf8, list_files
+from agetf_pipeline.data.examinations import Examiner
+from agetf_pipeline.data.ffhq_aging import image_number_of
+from agetf_pipeline.data.listing import Found, escape_name, is_utf8
 from agetf_pipeline.data.probe import has_extension_of
 from agetf_pipeline.data.quarantine import describe_counts, quarantine_frame, quarantine_row
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
@@ -39,22 +37,6 @@ from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "ingest"
 CODE_VERSION = "1"
-
-_NUM_HASHING_THREADS = 4
-
-
-@dataclass
-class _Corpus:
-    """One partition as it lies on disk, and what its own lists say of it."""
-
-    files: list[Found]
-    ids: dict[str, str]  # relative path -> sha256, of the files that could be read
-    refused: dict[str, tuple[str, str]] = field(default_factory=dict)  # relative path -> why
-    absent: list[tuple[str, str, str]] = field(default_factory=list)  # listed path, why
-    labels: dict[int, Label] | None = None  # FFHQ-Aging
-    rows: dict[str, ManifestRow] = field(default_factory=dict)  # CAF
-    by_other_name: set[str] = field(default_factory=set)
-    messages: list[str] = field(default_factory=list)
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
@@ -68,7 +50,7 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
     partitions = require_partitions(config, workspace)
     folder = source_folder(config, workspace, partition)
     source = config.ingest.caf if is_caf(partition) else config.ingest.ffhq_aging
-    corpus = _read_corpus(folder, source, partition, config.ingest.limits.max_bytes)
+    corpus = read_corpus(folder, source, partition, config.ingest.limits.max_bytes)
     corpus.messages += _explain_forgotten(workspace, partition, partitions)
     elsewhere = _held_before(workspace, partition, partitions, set(corpus.ids.values()))
     examiner = Examiner(workspace, config.ingest, source, partition)
@@ -79,10 +61,10 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         "max_failed_fraction": config.ingest.max_failed_fraction,
     }
     inputs = {
-        "files": _hash_files(corpus),
+        "files": hash_files(corpus),
         "elsewhere": hash_bytes(canonical_json(elsewhere).encode()),
     }
-    if (lists := folder / _list_name(partition)).is_file():
+    if (lists := folder / list_name(partition)).is_file():
         inputs[lists.name] = hash_file(lists)
     return run_once(
         workspace,
@@ -93,75 +75,6 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         lambda: _ingest(config, workspace, partition, folder, examiner, corpus, elsewhere),
         partition,
     )
-
-
-def _list_name(partition: str) -> str:
-    return MANIFEST_NAME if is_caf(partition) else LABELS_NAME
-
-
-def _read_corpus(folder: Path, source: SourceConfig, partition: str, max_bytes: int) -> _Corpus:
-    besides = (_list_name(partition),)
-    files = list_files(folder, besides, source.follow_links) if folder.is_dir() else []
-    corpus = _Corpus(files, {})
-    for found in files:
-        if found.reason is not None:
-            corpus.refused[found.relative] = (found.reason, found.detail)
-        elif found.num_bytes is not None and found.num_bytes > max_bytes:
-            detail = f"{found.num_bytes} bytes, over the limit of {max_bytes}; it was not read."
-            corpus.refused[found.relative] = ("too_many_bytes", detail)
-    if is_caf(partition):
-        _apply_manifest(corpus, folder)
-    else:
-        _apply_labels(corpus, folder)
-    readable = [f for f in files if f.reason is None and (f.num_bytes or 0) <= max_bytes]
-    with ThreadPoolExecutor(_NUM_HASHING_THREADS) as threads:
-        for found, digest in zip(readable, threads.map(_hash, readable), strict=True):
-            if digest is None:
-                detail = "The file cannot be read: check its permissions and the disk."
-                corpus.refused[found.relative] = ("unreadable", detail)
-            else:
-                corpus.ids[found.relative] = digest
-    return corpus
-
-
-def _apply_manifest(corpus: _Corpus, folder: Path) -> None:
-    listing = match_manifest(read_manifest(folder), corpus.files)
-    corpus.rows = listing.rows
-    corpus.by_other_name = listing.by_other_name
-    corpus.absent = listing.rejected
-    corpus.messages += listing.messages
-    for relative in listing.unlisted:
-        detail = f"Not in {MANIFEST_NAME}: add a row (subject and age may be empty), or remove it."
-        corpus.refused.setdefault(relative, ("not_listed", detail))
-    for relative, detail in listing.conflicting.items():
-        corpus.refused.setdefault(relative, ("conflicting_rows", detail))
-    for relative, row in listing.rows.items():
-        if row.bad_age is not None:
-            detail = (
-                f"The manifest says age {row.bad_age!r}; expected years from 0 to 120, or nothing "
-                "where the age is not known."
-            )
-            corpus.refused.setdefault(relative, ("bad_age", detail))
-    num_unknown = sum(row.true_age_years is None for row in listing.rows.values())
-    if num_unknown:
-        corpus.messages.append(
-            f"Images without an age in the manifest: {num_unknown} of {len(listing.rows)}. Their "
-            "ages are estimated, and they calibrate nothing."
-        )
-
-
-def _apply_labels(corpus: _Corpus, folder: Path) -> None:
-    path = folder / LABELS_NAME
-    if path.is_file():
-        corpus.labels = read_labels(path)
-    elif corpus.files:
-        corpus.messages.append(
-            f"There is no {LABELS_NAME} beside the images: they go on without the crowd's labels."
-        )
-    else:
-        corpus.messages.append(
-            f"There are no FFHQ-Aging images in {folder}: the CAF shards go on alone."
-        )
 
 
 def _held_before(
@@ -184,28 +97,13 @@ def _held_before(
     return dict(sorted(held.items()))
 
 
-def _hash_files(corpus: _Corpus) -> str:
-    found = {
-        escape_name(f.relative): corpus.ids.get(f.relative) or corpus.refused[f.relative][0]
-        for f in corpus.files
-    }
-    return hash_bytes(canonical_json(found).encode())
-
-
-def _hash(found: Found) -> str | None:
-    try:
-        return hash_file(found.path)
-    except OSError:
-        return None
-
-
 def _ingest(
     config: PipelineConfig,
     workspace: Workspace,
     partition: str,
     folder: Path,
     examiner: Examiner,
-    corpus: _Corpus,
+    corpus: Corpus,
     elsewhere: dict[str, str],
 ) -> StageReport:
     base = workspace.relative(folder)
@@ -267,7 +165,7 @@ def _ingest(
         },
         outputs={name: workspace.relative(path) for name, path in outputs.items()},
         messages=corpus.messages
-        + _explain_labels(rows, corpus)
+        + explain_labels([row["image_number"] for row in rows], corpus)
         + _explain_images(images, examiner.source)
         + _explain_quarantine(reasons, workspace.relative(outputs["quarantine_csv"])),
     )
@@ -276,7 +174,7 @@ def _ingest(
 def _image_row(
     workspace: Workspace,
     examiner: Examiner,
-    corpus: _Corpus,
+    corpus: Corpus,
     found: Found,
     path: str,
     finding: dict[str, Any],
@@ -310,7 +208,7 @@ def _image_row(
     }
 
 
-def _add_labels(rows: list[dict[str, Any]], corpus: _Corpus) -> None:
+def _add_labels(rows: list[dict[str, Any]], corpus: Corpus) -> None:
     """Put what the corpus says of each image into its row."""
     numbers = [image_number_of(row["_relative"]) for row in rows]
     shared = {number for number, count in Counter(numbers).items() if count > 1} - {None}
@@ -343,20 +241,6 @@ def _check_failed(
             f"found {num_failed}: {describe_counts(failed)}. {csv} says why, file by file. Repair "
             "or remove them, or raise ingest.max_failed_fraction."
         )
-
-
-def _explain_labels(rows: list[dict[str, Any]], corpus: _Corpus) -> list[str]:
-    if corpus.labels is None:
-        return []
-    numbers = [row["image_number"] for row in rows]
-    messages = explain_coverage(corpus.labels, numbers)
-    shared = sum(c for n, c in Counter(numbers).items() if c > 1 and n in corpus.labels)
-    if shared:
-        messages.append(
-            f"Images that share their number with another picture: {shared}. Which of them a row "
-            f"of {LABELS_NAME} means cannot be told: they go on without labels. Keep one a number."
-        )
-    return messages
 
 
 def _explain_images(images: pl.DataFrame, source: SourceConfig) -> list[str]:
