@@ -3,10 +3,36 @@
 import os
 from typing import TYPE_CHECKING
 
-from agetf_pipeline.core.errors import ConfigError
+from agetf_pipeline.core.errors import ConfigError, DeviceLostError
+from agetf_pipeline.core.secrets import keep_out_of_logs
 
 if TYPE_CHECKING:
     import torch
+
+_LOST = (
+    "unspecified launch failure",
+    "device-side assert",
+    "illegal memory access",
+    "misaligned address",
+    "illegal instruction was encountered",
+    "no cuda-capable device is detected",
+    "no cuda gpus are available",
+    "the launch timed out",
+    "gpu is lost",
+    "uncorrectable ecc error",
+    "hardware stack error",
+    "busy or unavailable",
+    "nvlink error",
+    "unknown error",
+    "unhandled cuda error",
+    "driver shutting down",
+    "context is destroyed",
+    "cudnn_status_execution_failed",
+    "cublas_status_execution_failed",
+)
+"""What CUDA says when its context in this process is dead, in small letters."""
+
+_lost_because: list[str] = []
 
 
 def prepare_process() -> None:
@@ -32,8 +58,12 @@ def resolve_device(name: str) -> "torch.device":
 
     Raises:
         ConfigError: CUDA was asked for and there is none.
+        DeviceLostError: The GPU was lost to this process before.
     """
     import torch
+
+    if _lost_because and name != "cpu":
+        raise _explained(_lost_because[0])
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,3 +98,37 @@ def computes_bf16(device: "torch.device") -> bool:
         return torch.cuda.is_bf16_supported()
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported()) if supported is not None else False
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an error says that nothing can be computed on the GPU in this process any more.
+
+    The GPU is gone, or a kernel died on it: either way CUDA answers every later call of this
+    process with an error, whatever it is. PyTorch raises torch.AcceleratorError from 2.11 on, and
+    a RuntimeError before.
+    """
+    if isinstance(error, DeviceLostError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    names_cuda = any(word in text for word in ("cuda", "cublas", "cudnn", "nccl", "gpu is lost"))
+    return names_cuda and any(words in text for words in _LOST)
+
+
+def lost_device(error: BaseException) -> DeviceLostError:
+    """Return the error to raise for one of which `is_device_lost` is true; it is remembered."""
+    if isinstance(error, DeviceLostError):
+        return error
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]
+    _lost_because.append(first)
+    return _explained(first)
+
+
+def _explained(reason: str) -> DeviceLostError:
+    return DeviceLostError(
+        f"Expected the GPU to compute until the end; found that it is lost to this process: "
+        f"{reason}. What was finished is kept, and nothing was written as failed. Run the same "
+        "again, in a new process; where it comes back, look at nvidia-smi and the kernel's log "
+        "(dmesg, lines with NVRM or Xid), or set runtime.device=cpu."
+    )

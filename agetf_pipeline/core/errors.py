@@ -16,6 +16,13 @@ class DataError(AgetfError):
     """A file or table that came in from outside, or a stored table, is not what it must be."""
 
 
+class DamagedFileError(DataError, ValueError):
+    """A file that the library wrote no longer holds what it wrote: cut, or its bytes changed.
+
+    A ValueError, too: whoever can do without the file catches it as the one of its parser.
+    """
+
+
 class WeightsError(AgetfError):
     """A checkpoint is absent, fails verification, or does not fit the network."""
 
@@ -26,3 +33,11 @@ class StageError(AgetfError):
 
 class UnavailableError(StageError):
     """Something that a stage needs does not answer; it may by itself, without anybody's doing."""
+
+
+class StorageError(StageError):
+    """Nothing can be written: the disk is full, read-only, broken, or its owner forbids it."""
+
+
+class DeviceLostError(UnavailableError):
+    """A GPU is gone, or dead to this process; another process may find it well."""

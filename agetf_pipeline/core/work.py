@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agetf_pipeline.core.batches import watching
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import fingerprint, hash_files
 from agetf_pipeline.core.locks import exclusive_lock
+from agetf_pipeline.core.secrets import redact
 from agetf_pipeline.core.workspace import Workspace
 
 _LOGGER = logging.getLogger(__name__)
@@ -53,11 +55,29 @@ def report_path(workspace: Workspace, stage: str, partition: str | None = None) 
 def load_report(
     workspace: Workspace, stage: str, partition: str | None = None
 ) -> StageReport | None:
-    """Return the last report of a stage, or None where it never finished."""
-    path = report_path(workspace, stage, partition)
-    if not path.exists():
+    """Return the last report of a stage; None where it never finished, or the report is damaged."""
+    stored = _read_report(report_path(workspace, stage, partition))
+    return None if stored is None else stored[0]
+
+
+def _read_report(path: Path) -> tuple[StageReport, dict[str, str]] | None:
+    """Return a stored report and the hashes of its outputs; None where there is no whole one.
+
+    A damaged one means that the stage runs again; what it has in tables, it does not compute again.
+    """
+    try:
+        stored = read_json(path)
+        known = stored.pop("_output_hashes", {})
+        report = StageReport(**stored)
+        if isinstance(known, dict) and isinstance(report.outputs, dict):
+            return report, known
+        found: object = "other fields than a report's"
+    except FileNotFoundError:
         return None
-    return StageReport(**{k: v for k, v in read_json(path).items() if k != "_output_hashes"})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        found = error
+    _LOGGER.warning("expected a report in %s; found damage (%s): not counted", path, found)
+    return None
 
 
 def run_once(
@@ -84,15 +104,18 @@ def run_once(
 
     Returns:
         The report, with status `skipped` where nothing had to be done.
+
+    Raises:
+        DeviceLostError: The GPU was lost to this process.
+        StageError: Memory was short where no batch could be halved.
     """
     data_version = fingerprint(settings, code_version, inputs)
     path = report_path(workspace, stage, partition)
     what = stage if partition is None else f"{stage} {partition}"
     with exclusive_lock(workspace.state / "locks" / "stages" / f"{what}.lock", what):
-        if path.exists():
-            stored = read_json(path)
-            known = stored.pop("_output_hashes", {})
-            report = StageReport(**stored)
+        before = _read_report(path)
+        if before is not None:
+            report, known = before
             complete = _ABSENT not in known.values()
             if (
                 report.data_version == data_version
@@ -103,14 +126,21 @@ def run_once(
                 return dataclasses.replace(report, status="skipped")
         started_s = time.monotonic()
         _LOGGER.info("%s: started", what)
+        with watching(what) as shortages:
+            report = work()
         report = dataclasses.replace(
-            work(),
+            report,
             stage=stage,
             partition=partition,
             status="ran",
+            messages=[*report.messages, *shortages()],
             data_version=data_version,
         )
-        report = dataclasses.replace(report, duration_s=round(time.monotonic() - started_s, 2))
+        report = dataclasses.replace(
+            report,
+            duration_s=round(time.monotonic() - started_s, 2),
+            messages=[redact(message) for message in report.messages],
+        )
         stored = dataclasses.asdict(report)
         stored["_output_hashes"] = _hash_outputs(workspace, report.outputs)
         write_json(path, stored)

@@ -1,20 +1,27 @@
 """Reading faces with several experts into rows of the table `predictions`.
 
-One expert that fails on one image costs one row: the others, and the other images, are read.
+One expert that fails on one image costs one row: the others, and the other images, are read. What
+is not a face's fault (memory, a lost device, weights) makes no row: memory that is short halves the
+batch, the rest is raised.
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
+from agetf_pipeline.core.batches import Work, in_batches, is_out_of_memory
+from agetf_pipeline.core.devices import is_device_lost
+from agetf_pipeline.core.errors import ConfigError, StageError, WeightsError
 from agetf_pipeline.data.schemas import PREDICTIONS
 from agetf_pipeline.data.tables import to_frame
 from agetf_pipeline.experts.base import AgeExpert, Readings
 
 _LOGGER = logging.getLogger(__name__)
 MAX_AGE_YEARS = 100.0
+_EXCEPTION = re.compile(r"\w*(Error|Exception): ")
 
 
 def read_faces(
@@ -34,16 +41,33 @@ def read_faces(
     Returns:
         Rows of `PREDICTIONS`, N per expert. A reading that failed has status `failed`, the reason
         and null values.
+
+    Raises:
+        StageError: The memory does not hold one face.
+        DeviceLostError: The device is gone.
+        WeightsError: An expert's files are gone or do not fit.
     """
     if len(faces_NHWC) != len(image_ids):
         raise ValueError(f"{len(faces_NHWC)} faces do not go with {len(image_ids)} image ids")
     rows = []
     for expert in experts:
         size = batch_size if isinstance(batch_size, int) else batch_size[expert.name]
-        for start in range(0, len(image_ids), size):
-            stop = start + size
-            rows += _read_batch(expert, faces_NHWC[start:stop], image_ids[start:stop])
+
+        def read(part: slice, expert: AgeExpert = expert) -> list[dict]:
+            return _read_batch(expert, faces_NHWC[part], image_ids[part])
+
+        for _, found in in_batches(read, len(image_ids), size, _work(expert)):
+            rows += found
     return to_frame(rows, PREDICTIONS)
+
+
+def raised(reason: str | None) -> bool:
+    """Whether a failed row's reason is an exception's, not the expert's own word on a face."""
+    return reason is not None and _EXCEPTION.match(reason) is not None
+
+
+def _work(expert: AgeExpert) -> Work:
+    return Work(f"reading with {expert.name}", "predict.batch_size")
 
 
 def failed_row(image_id: str, expert: str, model_version: str, reason: str) -> dict:
@@ -58,6 +82,8 @@ def _read_batch(expert: AgeExpert, faces_NHWC: np.ndarray, image_ids: Sequence[s
         readings = expert.read(faces_NHWC)
         _check_shapes(readings, len(image_ids))
     except Exception as error:
+        if _is_not_of_a_face(error):
+            raise
         # Whatever a network raises, on whatever library's behalf, must not stop the others. Alone,
         # the faces that it can read are read, so that a row never depends on its neighbours.
         if len(image_ids) > 1:
@@ -67,6 +93,15 @@ def _read_batch(expert: AgeExpert, faces_NHWC: np.ndarray, image_ids: Sequence[s
         reason = f"{type(error).__name__}: {error}"
         return [failed_row(image_ids[0], expert.name, expert.version, reason)]
     return [_row(expert, readings, i, name) for i, name in enumerate(image_ids)]
+
+
+def _is_not_of_a_face(error: Exception) -> bool:
+    """Whether every face would meet the same error: memory, the device, weights, a file."""
+    return (
+        is_out_of_memory(error)
+        or is_device_lost(error)
+        or isinstance(error, StageError | WeightsError | ConfigError | OSError)
+    )
 
 
 def _check_shapes(readings: Readings, num: int) -> None:

@@ -36,7 +36,9 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         ConfigError: No expert is configured.
         DataError: The partition has no table `images`.
         WeightsError: The weights of an expert are absent or do not fit.
-        StageError: Too many images have no reading by any expert.
+        StageError: Too many images have no reading by any expert, or an expert raises the same on
+            each of them.
+        DeviceLostError: The GPU is gone; what was read before is kept.
     """
     names = sorted(config.train_experts.experts)
     if not names:
@@ -94,6 +96,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     }
     messages = _explain(failed)
     num_unread = _check_failures(config, partition, images.height, len(experts), failed)
+    _check_experts(partition, images.height, failed)
     counts["num_images_without_reading"] = num_unread
     outputs = {"predictions": workspace.relative(table_path(workspace, PREDICTIONS, partition))}
     figures = {f"mean_age_years_{expert.name}": mean_ages.get(expert.name) for expert in experts}
@@ -202,3 +205,19 @@ def _check_failures(
             "Repair the files or the weights, or raise predict.max_failed_fraction."
         )
     return num_unread
+
+
+def _check_experts(partition: str, num_images: int, failed: pl.DataFrame) -> None:
+    """Stop where an expert raised the same on every image: that is no image's fault."""
+    from agetf_pipeline.experts.predict import raised
+
+    alike = failed.group_by("expert", "reason").len().filter(pl.col("len") == num_images)
+    broken = [row for row in alike.sort("expert").iter_rows(named=True) if raised(row["reason"])]
+    if broken and num_images > 1:
+        what = "; ".join(f"{row['expert']}: {row['reason']}" for row in broken)
+        raise StageError(
+            f"Expected every expert to read some image of {partition}; each of {num_images} images "
+            f"raised the same. {what}. Repair its weights or its code, or take it out of "
+            "train_experts.experts. What the other experts read is kept, and the failed readings "
+            "are tried again when the stage runs anew."
+        )
