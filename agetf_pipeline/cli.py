@@ -1,6 +1,7 @@
 """The command line: `agetf <stage> --config FILE [section.key=value ...]`, `agetf render`, ...
 
-Exit codes: 0 success; 1 the work failed or had to stop, with the reason; 2 wrong usage.
+Exit codes: 0 success; 1 the work failed or had to stop, with the reason; 2 wrong usage; 130 it was
+interrupted; 141 nobody reads what it prints any more.
 """
 
 import argparse
@@ -19,20 +20,29 @@ _WIDTH = 100
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     from agetf_pipeline.core.devices import prepare_process
+    from agetf_pipeline.core.secrets import keep_out_of_logs
 
     prepare_process()
+    keep_out_of_logs()
     options = _parse(_parser(), arguments)
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     logging.getLogger("agetf_pipeline").setLevel(logging.WARNING if options.quiet else logging.INFO)
-    from agetf_pipeline.core.errors import AgetfError
-
     try:
-        return options.run(options)
-    except AgetfError as error:
-        print(error, file=sys.stderr)
-        return 1
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
+    except (Exception, KeyboardInterrupt) as error:
+        from agetf_pipeline.core.ending import describe_ending
+
+        ending = describe_ending(error, Path.cwd())
+        if ending is None:
+            raise
+        message, code = ending
+        if message:
+            print(message, file=sys.stderr)
+        return code
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -16,6 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from agetf_pipeline.core.errors import DamagedFileError
+from agetf_pipeline.core.storage_errors import writing_to
+
 _TMP_PREFIX = ".tmp-"
 _asking_umask = threading.Lock()
 _swept: set[tuple[int, int]] = set()
@@ -34,20 +37,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Yields:
         The path to write to, with the same suffix as `path` (libraries choose formats by it).
+
+    Raises:
+        StorageError: The disk is full or broken, or may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _writing_in(path.parent):
+    with writing_to(path), _writing_in(path.parent):
         descriptor, name = tempfile.mkstemp(prefix=_TMP_PREFIX, suffix=path.suffix, dir=path.parent)
         os.close(descriptor)
         temporary = Path(name)
         try:
-            yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            # mkstemp makes files private; what a run writes is as readable as any new file.
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-            _sync_folder(path.parent)
+            with writing_to(path):  # asked while the half-written file still takes its room
+                yield temporary
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                # mkstemp makes files private; what a run writes is as readable as any new file.
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
+                _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -62,18 +68,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Args:
         path: Final folder. Its parents are made.
+
+    Raises:
+        StorageError: The disk is full or broken, or may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _writing_in(path.parent):
+    with writing_to(path), _writing_in(path.parent):
         temporary = Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=path.parent))
         try:
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            _sync_folder(temporary)
-            if path.exists():
-                path.rename(temporary.with_name(f"{temporary.name}-old"))
-            temporary.rename(path)
-            _sync_folder(path.parent)
+            with writing_to(path):
+                yield temporary
+                temporary.chmod(0o777 & ~_umask())
+                _sync_folder(temporary)
+                if path.exists():
+                    path.rename(temporary.with_name(f"{temporary.name}-old"))
+                temporary.rename(path)
+                _sync_folder(path.parent)
         finally:
             for leftover in (temporary, temporary.with_name(f"{temporary.name}-old")):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -84,7 +93,9 @@ def _writing_in(folder: Path) -> Iterator[None]:
     """Share the folder's lock while the block runs; first remove what killed writers left there.
 
     Each process looks through a folder once. A file system without such locks keeps the leftovers.
+    The folder is made where it is absent.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -125,8 +136,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        DamagedFileError: It is no JSON, or no UTF-8.
+        OSError: It is absent or cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedFileError(
+            f"Expected JSON in {path}; found damage: {error}. "
+            "Delete the file, and run the stage that makes it again."
+        ) from error
 
 
 def remove_temporary_files(folder: Path) -> int:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.storage_errors import writing_to
 
 
 @contextmanager
@@ -19,9 +20,12 @@ def exclusive_lock(path: Path, purpose: str, wait: bool = True) -> Iterator[None
 
     Raises:
         StageError: The lock is held elsewhere and `wait` is false.
+        StorageError: The lock file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:

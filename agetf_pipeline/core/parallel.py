@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from agetf_pipeline.core.leases import join_leases
+from agetf_pipeline.core.secrets import keep_out_of_logs
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
@@ -75,6 +76,7 @@ def prepare_worker(parent: int) -> None:
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    keep_out_of_logs()
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )

@@ -17,8 +17,10 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, alone or as one of the processes that `torchrun` started; return the exit code."""
     from agetf_pipeline.core.devices import prepare_process
+    from agetf_pipeline.core.secrets import keep_out_of_logs, redact
 
     prepare_process()
+    keep_out_of_logs()
     options = _parser().parse_args(arguments)
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(
@@ -35,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _train(options)
     except Exception as error:
         if isinstance(error, AgetfError):
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{redact(str(error))}\n")
         else:
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc()))
         if options.for_a_stage:
             launch.emit_error(error)
         return 1

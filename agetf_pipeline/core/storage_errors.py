@@ -1,0 +1,168 @@
+"""A disk that is full, read-only, forbidden or broken: one message for all who write.
+
+Every library says it in its own way, some in plain text alone. Here it becomes a `StorageError`
+that names the folder, what room there is, and what to do.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agetf_pipeline.core.errors import AgetfError, StorageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_BROKEN = frozenset({errno.EIO, errno.ENXIO, errno.EREMOTEIO})
+_SPELLINGS = {
+    # What libraries without an errno of their own say: Rust, SQLite, PostgreSQL, Pillow.
+    "no space left on device": errno.ENOSPC,
+    "database or disk is full": errno.ENOSPC,
+    "could not extend file": errno.ENOSPC,
+    "disk quota exceeded": errno.EDQUOT,
+    "read-only file system": errno.EROFS,
+    "attempt to write a readonly database": errno.EROFS,
+    "unable to open database file": errno.EACCES,
+    "permission denied": errno.EACCES,
+    "input/output error": errno.EIO,
+    "disk i/o error": errno.EIO,
+}
+_CUT_SHORT = ("file write failed", "requested and", "unexpected pos", "encoder error")
+"""What PyTorch, NumPy and Pillow say of a write that did not get through, whatever the reason."""
+_LITTLE_BYTES = 1 << 20
+_AGAIN = "and run the same again: what was finished is kept."
+_MAX_CAUSES = 8
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn what the disk says inside the block into a `StorageError` about `path`.
+
+    Other errors, and those about files that lie elsewhere, pass unchanged.
+
+    Args:
+        path: The file, or folder, that the block writes.
+
+    Raises:
+        StorageError: The disk of `path` is full or broken, or nothing may be written there.
+    """
+    try:
+        yield
+    except AgetfError:
+        raise
+    except Exception as error:
+        number = _errno_of(error, path)
+        if number is None or _is_about_another(error, number, path):
+            raise
+        raise describe(path, number) from error
+
+
+def storage_error(error: BaseException, path: Path) -> AgetfError | None:
+    """Return what an error says of the disk, as a `StorageError`; None where it says nothing.
+
+    Args:
+        error: Whatever reached the top, from any library.
+        path: What to speak of where the error names no file: the workspace, say.
+    """
+    number = _errno_of(error, path)
+    if number is None:
+        return None
+    named = _file_of(error)
+    return describe(path if named is None else Path(os.path.abspath(named)), number)  # noqa: PTH100
+
+
+def describe(path: Path, number: int) -> StorageError:
+    """Return the error for a place and what the system said of it (an `errno`)."""
+    folder = _existing_folder(path)
+    said = os.strerror(number)
+    if number in _FULL:
+        return StorageError(
+            f"Expected room to write {path}; found: {said} ({room_in(folder)}). Make room there, "
+            f"or put workspace.root on a larger disk, {_AGAIN}"
+        )
+    if number in _FORBIDDEN:
+        return StorageError(
+            f"Expected to be allowed to write {path}; found: {said} (folder {folder}, as user "
+            f"{os.geteuid()}). Mount it writable or grant that user the right, or set "
+            f"workspace.root to a folder that may be written, {_AGAIN}"
+        )
+    return StorageError(
+        f"Expected the disk to take {path}; found: {said} (folder {folder}). See what the system's "
+        f"log says of the disk (dmesg) and whether its network is there, {_AGAIN}"
+    )
+
+
+def room_in(folder: Path) -> str:
+    """Return how much may still be written in a folder, for people."""
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return f"folder {folder}"
+    free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+    text = f"{spell_bytes(free)} of {spell_bytes(total)} free in {folder}"
+    return f"{text}, no file more fits" if status.f_files and not status.f_favail else text
+
+
+def spell_bytes(count: float) -> str:
+    """Return a number of bytes as people write it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _errno_of(error: BaseException, path: Path) -> int | None:
+    """Return what the system said, from an error or from what caused it."""
+    seen: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if seen is None:
+            return None
+        if isinstance(seen, OSError) and seen.errno in _FULL | _FORBIDDEN | _BROKEN:
+            return seen.errno
+        if not isinstance(seen, OSError) or seen.errno is None:
+            text = str(seen)[:10_000].lower()
+            for spelling, number in _SPELLINGS.items():
+                if spelling in text:
+                    return number
+            if any(words in text for words in _CUT_SHORT) and _is_nearly_full(path):
+                return errno.ENOSPC
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _is_about_another(error: BaseException, number: int, path: Path) -> bool:
+    """Whether the error names a file outside the folder that is written to: a source, say."""
+    named = _file_of(error)
+    if named is None or number in _FULL:
+        return False
+    return not Path(os.path.abspath(named)).is_relative_to(  # noqa: PTH100 - links keep their names
+        os.path.abspath(path.parent)  # noqa: PTH100
+    )
+
+
+def _file_of(error: BaseException) -> str | None:
+    seen: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if seen is None:
+            return None
+        if isinstance(seen, OSError) and isinstance(seen.filename, str | bytes):
+            return os.fsdecode(seen.filename)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _is_nearly_full(path: Path) -> bool:
+    try:
+        status = os.statvfs(_existing_folder(path))
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < _LITTLE_BYTES
+
+
+def _existing_folder(path: Path) -> Path:
+    folder = path if path.is_dir() else path.parent
+    while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112
+        folder = folder.parent
+    return folder
