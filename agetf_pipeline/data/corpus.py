@@ -20,9 +20,12 @@ from agetf_pipeline.data.ffhq_aging import (
     explain_coverage,
     read_labels,
 )
+from agetf_pipeline.data.forgotten import DETAIL, Forgotten
 from agetf_pipeline.data.listing import Found, escape_name, list_files
+from agetf_pipeline.data.quarantine import FORGOTTEN
 
 _NUM_HASHING_THREADS = 4
+_NOTHING = Forgotten()
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Corpus:
         absent: Listed path, reason and detail, of the rows of a manifest without a file.
         labels: The crowd's labels by image number; None without them (FFHQ-Aging).
         rows: Rows of the manifest by relative path (CAF).
+        listed: All rows of the manifest by the path that they list, or that it was found to mean.
         by_other_name: Files that the manifest lists by another spelling.
         messages: Sentences for a person.
     """
@@ -46,6 +50,7 @@ class Corpus:
     absent: list[tuple[str, str, str]] = field(default_factory=list)
     labels: dict[int, Label] | None = None
     rows: dict[str, ManifestRow] = field(default_factory=dict)
+    listed: dict[str, list[ManifestRow]] = field(default_factory=dict)
     by_other_name: set[str] = field(default_factory=set)
     messages: list[str] = field(default_factory=list)
 
@@ -55,7 +60,14 @@ def list_name(partition: str) -> str:
     return MANIFEST_NAME if is_caf(partition) else LABELS_NAME
 
 
-def read_corpus(folder: Path, source: SourceConfig, partition: str, max_bytes: int) -> Corpus:
+def read_corpus(
+    folder: Path,
+    source: SourceConfig,
+    partition: str,
+    max_bytes: int,
+    forgotten: Forgotten = _NOTHING,
+    base: str = "",
+) -> Corpus:
     """List and hash the files of a partition, and lay them over its manifest or labels.
 
     Args:
@@ -63,6 +75,8 @@ def read_corpus(folder: Path, source: SourceConfig, partition: str, max_bytes: i
         source: How the corpus is to be read.
         partition: `ffhq_aging` or `caf/<shard>`.
         max_bytes: Files over this size are refused unread.
+        forgotten: What must not be taken in.
+        base: The folder as tables name it.
 
     Raises:
         DataError: The labels or the manifest cannot be used.
@@ -88,12 +102,39 @@ def read_corpus(folder: Path, source: SourceConfig, partition: str, max_bytes: i
                 corpus.refused[found.relative] = ("unreadable", detail)
             else:
                 corpus.ids[found.relative] = digest
+    if forgotten.entries:
+        _refuse_forgotten(corpus, partition, forgotten, base)
     return corpus
 
 
+def _refuse_forgotten(corpus: Corpus, partition: str, forgotten: Forgotten, base: str) -> None:
+    """Turn away what was forgotten, whatever else is known of it: other details name people."""
+    people = {
+        name
+        for name, listed in corpus.listed.items()
+        if any(forgotten.has_subject(row.subject, partition) for row in listed)
+    }
+    for found in corpus.files:
+        name = found.relative
+        if corpus.ids.get(name) in forgotten.image_ids or name in people:
+            corpus.refused[name] = (FORGOTTEN, DETAIL)
+            corpus.rows.pop(name, None)
+    corpus.absent = [
+        (listed, FORGOTTEN, DETAIL)
+        if listed in people or forgotten.has_path(base, listed)
+        else (listed, reason, detail)
+        for listed, reason, detail in corpus.absent
+    ]
+
+
 def _apply_manifest(corpus: Corpus, folder: Path) -> None:
-    listing = match_manifest(read_manifest(folder), corpus.files)
+    rows = read_manifest(folder)
+    listing = match_manifest(rows, corpus.files)
     corpus.rows = listing.rows
+    for row in rows:
+        corpus.listed.setdefault(row.listed, []).append(row)
+    for relative, row in listing.rows.items():
+        corpus.listed.setdefault(relative, []).append(row)
     corpus.by_other_name = listing.by_other_name
     corpus.absent = listing.rejected
     corpus.messages += listing.messages

@@ -7,6 +7,10 @@ import polars as pl
 from agetf_pipeline.data.schemas import QUARANTINE
 from agetf_pipeline.data.tables import to_frame
 
+FORGOTTEN = "forgotten"
+HARMLESS = frozenset({"duplicate", FORGOTTEN})
+"""Reasons that do not count as failures: nothing was lost, or somebody asked for it."""
+
 REASONS: dict[str, str] = {
     # Found on the file's bytes.
     "empty": "The file has no bytes.",
@@ -21,16 +25,20 @@ REASONS: dict[str, str] = {
     "extreme_aspect": "Longer against its width than ingest.limits.max_aspect.",
     "transparent": "Some pixels are not opaque: what is behind the person is not known.",
     "decoder_crash": "Decoding it killed the process, or took too much memory or time.",
+    "decompression_bomb": "Small, and made to take much memory or time to decode.",
+    "changed_while_read": "Something wrote to the file while it was read.",
     "no_face": "No face was found in a source whose images are not aligned.",
     # Found on the corpus.
     "duplicate": "The same bytes as another file, which was kept.",
     "missing_file": "Listed, but not there.",
     "not_listed": "In the shard's folder, but not in its manifest.",
     "bad_age": "The manifest's age is not a number of years from 0 to 120.",
-    "conflicting_rows": "The manifest lists the file twice, and says different things.",
+    "conflicting_rows": "One file, or identical ones, listed as different people or ages.",
     "outside_folder": "The path, or the link, leads out of the corpus folder.",
     "linked_folder": "A link to a folder that is read anyway.",
     "not_a_file": "A pipe, socket or device.",
+    # Asked for.
+    FORGOTTEN: "An image or a person that was forgotten on request (`agetf forget`).",
 }
 """Every reason word, and what it means."""
 

@@ -21,6 +21,7 @@ from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import Workspace, caf_partition
 from agetf_pipeline.data.caf import MANIFEST_NAME, match_manifest, read_manifest
 from agetf_pipeline.data.corpora import caf_folder, list_shard_folders
+from agetf_pipeline.data.forgotten import Forgotten, read_forgotten
 from agetf_pipeline.data.listing import escape_name, list_files
 
 State = Literal["complete", "incomplete", "broken", "badly_named", "removed"]
@@ -70,7 +71,7 @@ def scan_shards(
             shards were: that is no empty source but a failed read.
     """
     with exclusive_lock(*_scan_lock(workspace)):
-        path = ledger_path(workspace)
+        path, forgotten = ledger_path(workspace), read_forgotten(workspace)
         ledger = _read_ledger(path)
         folder = caf_folder(config, workspace)
         if not folder.is_dir():
@@ -81,10 +82,13 @@ def scan_shards(
         for name in names:
             sizes, problem = _walk(folder / name, config.ingest.caf.follow_links)
             signature = problem or hash_bytes(json.dumps(sorted(sizes.items())).encode())
+            if forgotten.digest:  # who was forgotten, and is gone, is not missing
+                signature = hash_bytes(f"{signature}{forgotten.digest}".encode())
             entry = ledger["shards"].get(name)
             if entry is None or entry["signature"] != signature:
                 follow_links = config.ingest.caf.follow_links
-                shard = _examine(folder / name, sizes, problem, follow_links)
+                base = workspace.relative(folder / name)
+                shard = _examine(folder / name, sizes, problem, follow_links, forgotten, base)
                 entry = {"signature": signature, "shard": asdict(shard)}
             entries[name] = entry
         removed = sorted(_removed(ledger, known) - set(names))
@@ -160,7 +164,14 @@ def _walk(folder: Path, follow_links: bool) -> tuple[dict[str, tuple[int, int]],
     return sizes, ""
 
 
-def _examine(folder: Path, sizes: _Sizes, problem: str, follow_links: bool) -> Shard:
+def _examine(
+    folder: Path,
+    sizes: _Sizes,
+    problem: str,
+    follow_links: bool,
+    forgotten: Forgotten,
+    base: str,
+) -> Shard:
     """Read a shard's manifest and lay it over the files."""
     name, manifest = folder.name, folder / MANIFEST_NAME
     if problem:
@@ -174,9 +185,8 @@ def _examine(folder: Path, sizes: _Sizes, problem: str, follow_links: bool) -> S
         )
     try:
         manifest_hash = hash_file(manifest)
-        listing = match_manifest(
-            read_manifest(folder), list_files(folder, (MANIFEST_NAME,), follow_links)
-        )
+        rows = read_manifest(folder)
+        listing = match_manifest(rows, list_files(folder, (MANIFEST_NAME,), follow_links))
     except DataError as error:
         return Shard(name, "broken", str(error), f"Correct {MANIFEST_NAME}.")
     except OSError as error:
@@ -184,8 +194,11 @@ def _examine(folder: Path, sizes: _Sizes, problem: str, follow_links: bool) -> S
         return Shard(name, "broken", reason, "Grant the right to read it, or write it again.")
     listed = sorted(escape_name(found) for found in listing.rows)
     empty = [found for found in listed if sizes.get(found, (0, 0))[0] <= 0]
-    absent = [escape_name(path) for path, reason, _ in listing.rejected if reason == "missing_file"]
-    if absent or empty or not listed:
+    missing = [path for path, reason, _ in listing.rejected if reason == "missing_file"]
+    people = {row.listed for row in rows if forgotten.has_subject(row.subject, caf_partition(name))}
+    gone = {path for path in missing if path in people or forgotten.has_path(base, path)}
+    absent = [escape_name(path) for path in missing if path not in gone]
+    if absent or empty or not (listed or gone):
         return Shard(name, "incomplete", *_what_is_missing(absent, empty, len(listed)))
     facts = json.dumps([manifest_hash, [(path, *sizes[path]) for path in listed]])
     return Shard(name, "complete", fingerprint=hash_bytes(facts.encode()), num_files=len(listed))

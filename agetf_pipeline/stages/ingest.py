@@ -28,9 +28,16 @@ from agetf_pipeline.data.corpus import (
 )
 from agetf_pipeline.data.examinations import Examiner
 from agetf_pipeline.data.ffhq_aging import image_number_of
+from agetf_pipeline.data.forgotten import read_forgotten
 from agetf_pipeline.data.listing import Found, escape_name, is_utf8
 from agetf_pipeline.data.probe import has_extension_of
-from agetf_pipeline.data.quarantine import describe_counts, quarantine_frame, quarantine_row
+from agetf_pipeline.data.quarantine import (
+    FORGOTTEN,
+    HARMLESS,
+    describe_counts,
+    quarantine_frame,
+    quarantine_row,
+)
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
 from agetf_pipeline.data.tables import list_partitions, table_path, to_frame, write_table
 from agetf_pipeline.stages.base import StageReport, run_once
@@ -50,7 +57,11 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
     partitions = require_partitions(config, workspace)
     folder = source_folder(config, workspace, partition)
     source = config.ingest.caf if is_caf(partition) else config.ingest.ffhq_aging
-    corpus = read_corpus(folder, source, partition, config.ingest.limits.max_bytes)
+    forgotten = read_forgotten(workspace)
+    corpus = read_corpus(
+        folder, source, partition, config.ingest.limits.max_bytes, forgotten,
+        workspace.relative(folder),
+    )  # fmt: skip
     corpus.messages += _explain_forgotten(workspace, partition, partitions)
     elsewhere = _held_before(workspace, partition, partitions, set(corpus.ids.values()))
     examiner = Examiner(workspace, config.ingest, source, partition)
@@ -64,15 +75,31 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         "files": hash_files(corpus),
         "elsewhere": hash_bytes(canonical_json(elsewhere).encode()),
     }
+    if names := sorted(
+        escape_name(name)
+        for name, why in [*corpus.refused.items(), *((a[0], a[1:]) for a in corpus.absent)]
+        if why[0] == FORGOTTEN
+    ):
+        inputs[FORGOTTEN] = hash_bytes(canonical_json(names).encode())
     if (lists := folder / list_name(partition)).is_file():
         inputs[lists.name] = hash_file(lists)
+
+    def work() -> StageReport:
+        # The corpus was read before the stage's lock was held.
+        if read_forgotten(workspace).digest != forgotten.digest:
+            raise StageError(
+                f"Expected nobody to be forgotten while {partition} was read; found that somebody "
+                "was. Run ingest again: it will leave them out."
+            )
+        return _ingest(config, workspace, partition, folder, examiner, corpus, elsewhere)
+
     return run_once(
         workspace,
         STAGE,
         settings,
         CODE_VERSION,
         inputs,
-        lambda: _ingest(config, workspace, partition, folder, examiner, corpus, elsewhere),
+        work,
         partition,
     )
 
@@ -232,8 +259,8 @@ def _add_labels(rows: list[dict[str, Any]], corpus: Corpus) -> None:
 def _check_failed(
     config: PipelineConfig, partition: str, num_inputs: int, reasons: dict[str, int], csv: Path
 ) -> None:
-    """Stop where too large a share of the inputs is in quarantine; duplicates lose nothing."""
-    failed = {reason: count for reason, count in reasons.items() if reason != "duplicate"}
+    """Stop where too large a share of the inputs is in quarantine, but for harmless reasons."""
+    failed = {reason: count for reason, count in reasons.items() if reason not in HARMLESS}
     num_failed, limit = sum(failed.values()), config.ingest.max_failed_fraction
     if num_failed > limit * num_inputs:
         raise StageError(
