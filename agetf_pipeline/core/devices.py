@@ -4,7 +4,6 @@ import os
 from typing import TYPE_CHECKING
 
 from agetf_pipeline.core.errors import ConfigError, DeviceLostError
-from agetf_pipeline.core.secrets import keep_out_of_logs
 
 if TYPE_CHECKING:
     import torch
