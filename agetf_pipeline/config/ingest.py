@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agetf_pipeline.config.base import Section
 from agetf_pipeline.config.storage import StorageUri
@@ -35,10 +35,38 @@ class SourceConfig(Section):
 class ImageLimits(Section):
     """What is read at all. Checked on the header, before any pixel is decoded."""
 
-    max_pixels: int = Field(default=40_000_000, ge=1)
-    max_bytes: int = Field(default=64_000_000, ge=1)
+    max_pixels: int = Field(default=40_000_000, ge=1, le=200_000_000)
+    max_bytes: int = Field(default=64_000_000, ge=1, le=400_000_000)
     min_side_px: int = Field(default=32, ge=1)
     max_aspect: float = Field(default=4.0, ge=1)
+    max_memory_mib: int | None = Field(
+        default=None,
+        ge=1,
+        description="Address space of a decoding process. None: from max_pixels and max_bytes, "
+        "1983 with their defaults.",
+    )
+
+    def memory_mib(self) -> int:
+        """Return the address space of a decoding process, MiB.
+
+        At 40 million pixels 1173 MiB were measured at most (a lossless WebP, with OpenCV loaded):
+        22 bytes a pixel, and 285 MiB for the libraries.
+        """
+        needed = 32 * self.max_pixels + 2 * self.max_bytes
+        return self.max_memory_mib or 640 + -(-needed // 2**20)
+
+    @model_validator(mode="after")
+    def _leave_enough_memory(self) -> "ImageLimits":
+        # With less, pictures within the limits would be refused as damaged: decoders often cannot
+        # say that it was memory that they lacked.
+        least = 320 + -(-(24 * self.max_pixels + self.max_bytes) // 2**20)
+        if self.max_memory_mib is not None and self.max_memory_mib < least:
+            raise ValueError(
+                f"Expected max_memory_mib of {least} at least, for max_pixels={self.max_pixels} "
+                f"and max_bytes={self.max_bytes}; found {self.max_memory_mib}. Raise it, or lower "
+                "the others."
+            )
+        return self
 
 
 class IngestConfig(Section):

@@ -15,15 +15,16 @@ import pyarrow as pa
 from agetf_pipeline.config.ingest import IngestConfig, SourceConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_bytes
-from agetf_pipeline.core.hashing import fingerprint, hash_file
+from agetf_pipeline.core.hashing import fingerprint, hash_bytes, hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.examine_pool import ExaminePool, Request
+from agetf_pipeline.data.file_bytes import read_at_most
 from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.listing import escape_name
 from agetf_pipeline.data.schemas import TableSpec
 from agetf_pipeline.data.tables import read_table, to_frame
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Raised by hand when `probe` or `faces` find something else in the same bytes."""
 
 EXAMINATIONS = TableSpec(
@@ -47,6 +48,13 @@ EXAMINATIONS = TableSpec(
     ),
     ("image_id",),
     "What each distinct content is, or why it is not taken.",
+)
+
+
+_PASSING = ("changed_while_read", "decoder_crash")
+_CHANGED = (
+    "The file changed, or went away, while it was read. Wait until nothing writes to the folder, "
+    "and run ingest again."
 )
 
 
@@ -85,10 +93,9 @@ class Examiner:
             files: Image id (sha256 of the content) to a file that has it.
 
         Returns:
-            Image id to a row of `EXAMINATIONS`.
-
-        Raises:
-            StageError: A file changed meanwhile.
+            Image id to a row of `EXAMINATIONS`. What is not the content's own doing is not stored,
+            and so tried again whenever this is called anew: a file that changed meanwhile
+            (`changed_while_read`), a process that died or took too long (`decoder_crash`).
         """
         cache = Workspace(self.workspace.state / "ingest")
         wanted = pl.DataFrame(
@@ -96,14 +103,16 @@ class Examiner:
             schema={"image_id": pl.String, "version": pl.String},
         )
         settings = self.config
+        passing: dict[str, dict[str, Any]] = {}
         with ExaminePool(
             settings.limits, settings.face_px, settings.num_workers, settings.max_decode_s
         ) as pool:
 
             def compute(chunk: pl.DataFrame) -> pl.DataFrame:
-                return to_frame(
-                    self._examine(pool, files, chunk["image_id"].to_list()), EXAMINATIONS
-                )
+                rows = self._examine(pool, files, chunk["image_id"].to_list())
+                lasting = [row for row in rows if row["reason"] not in _PASSING]
+                passing.update((r["image_id"], r) for r in rows if r["reason"] in _PASSING)
+                return to_frame(lasting, EXAMINATIONS)
 
             update_table(
                 cache,
@@ -115,7 +124,7 @@ class Examiner:
                 f"reading {self.partition}",
             )
             rows = read_table(cache, EXAMINATIONS, [self.partition]).to_dicts()
-            found = {row["image_id"]: row for row in rows}
+            found = passing | {row["image_id"]: row for row in rows}
             # Crops are files that a person can open, and so delete or change.
             damaged = [image_id for image_id, row in found.items() if not self._has_face(row)]
             found.update(
@@ -133,12 +142,8 @@ class Examiner:
             self.faces.mkdir(parents=True, exist_ok=True)
         rows = []
         for image_id, answer in zip(image_ids, pool.examine(requests), strict=True):
-            if answer["sha256"] not in (image_id, None):
-                raise StageError(
-                    f"Expected {escape_name(str(files[image_id]))} to stay as it is while it is "
-                    "read; found other content. Wait until nothing writes to the folder, and run "
-                    "ingest again."
-                )
+            if answer["sha256"] != image_id and answer["reason"] != "decoder_crash":
+                answer = {"reason": "changed_while_read", "detail": _CHANGED}
             row = {name: answer.get(name) for name in EXAMINATIONS.schema.names}
             rows.append({**row, "image_id": image_id, "version": self.version()})
         return rows
@@ -150,10 +155,17 @@ class Examiner:
         return path.is_file() and hash_file(path) == row["face_sha256"]
 
     def copy(self, image_id: str, path: Path, image_format: str) -> Path:
-        """Copy an original beside the crops, under a name that any table can hold."""
+        """Copy an original beside the crops, under a name that any table can hold.
+
+        Raises:
+            StageError: The original changed since it was examined.
+        """
         target = self.faces / f"{image_id}.{image_format.lower()}"
         if not target.is_file() or hash_file(target) != image_id:
-            write_bytes(target, path.read_bytes())
+            data = read_at_most(path, self.config.limits.max_bytes)
+            if hash_bytes(data) != image_id:
+                raise StageError(f"Expected {escape_name(str(path))} to stay as it is. {_CHANGED}")
+            write_bytes(target, data)
         return target
 
     def remove_orphans(self, face_paths: Collection[str]) -> None:

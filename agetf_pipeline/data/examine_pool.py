@@ -27,6 +27,14 @@ from agetf_pipeline.data.examine_worker import READY
 _START_S = 120.0
 _FILES_PER_WORKER = 16
 _NUM_ATTEMPTS = 2
+# Pools of threads and heaps take address space by the machine's cores: the memory that a process
+# may use would mean something else on every machine.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -44,7 +52,9 @@ class ExaminePool:
     def __init__(
         self, limits: ImageLimits, face_px: int, num_workers: int, max_decode_s: float
     ) -> None:
-        self._settings = {"limits": limits.model_dump(mode="json"), "face_px": face_px}
+        header = limits.model_dump(mode="json", exclude={"max_memory_mib"})
+        self._settings = {"limits": header, "face_px": face_px}
+        self._max_memory_bytes = limits.memory_mib() << 20
         self._num_workers = num_workers
         self._max_decode_s = max_decode_s
         self._idle: list[_Worker] = []
@@ -131,7 +141,7 @@ class ExaminePool:
         how = ""
         for _ in range(_NUM_ATTEMPTS):
             if worker is None:
-                worker = self._idle.pop() if self._idle else _Worker()
+                worker = self._idle.pop() if self._idle else _Worker(self._max_memory_bytes)
             answer = worker.ask(line, self._max_decode_s)
             if isinstance(answer, dict):
                 return worker, answer
@@ -144,20 +154,20 @@ class ExaminePool:
 class _Worker:
     """One decoding process and the pipes to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_memory_bytes: int) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # A plain start, not multiprocessing: that would run the caller's main module again in each
         # process (Dagster's, a notebook's), which costs seconds and can recurse.
         code = (
             f"import sys; sys.path.append({str(_ROOT)!r}); "
-            "from agetf_pipeline.data.examine_worker import serve; serve()"
+            f"from agetf_pipeline.data.examine_worker import serve; serve({max_memory_bytes})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **_ENVIRONMENT},
         )
         self._buffer = b""
         if self._read_line(_START_S) != READY:

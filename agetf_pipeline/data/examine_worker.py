@@ -12,12 +12,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.hashing import hash_bytes, hash_file
-from agetf_pipeline.data.probe import Limits, Rejection, is_grey, probe
+from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
+from agetf_pipeline.data.probe import (
+    Limits,
+    Rejection,
+    is_grey,
+    out_of_memory,
+    probe,
+    too_many_bytes,
+)
 
 READY = "ready"
-_MAX_MEMORY_BYTES = 6 << 30
 
 
 def examine(path: Path, limits: Limits, crop_to: Path | None, face_px: int) -> dict[str, Any]:
@@ -34,28 +43,31 @@ def examine(path: Path, limits: Limits, crop_to: Path | None, face_px: int) -> d
         `agetf_pipeline.data.probe.Facts` and `face_sha256`, or `reason` and `detail`.
     """
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, limits.max_bytes)
+    except TooManyBytesError as error:
+        return _rejected(too_many_bytes(error.num_bytes, limits.max_bytes))
     except OSError as error:
-        return {"sha256": None, "reason": "unreadable", "detail": f"{error.strerror}."}
+        return _rejected(Rejection("unreadable", f"{error.strerror}."))
     sha256 = hash_bytes(data)
     result = probe(data, limits)
     if isinstance(result, Rejection):
-        return {"sha256": sha256, "reason": result.reason, "detail": result.detail}
+        return _rejected(result, sha256)
     facts, rgb = result
     answer = {"sha256": sha256, "reason": None, "face_sha256": None, **dataclasses.asdict(facts)}
     if crop_to is None:
         return answer
     from PIL import Image
 
-    from agetf_pipeline.data.faces import default_detector, find_and_crop
-
-    found = find_and_crop(rgb, face_px, default_detector())
+    try:
+        found = _find_face(rgb, face_px)
+    except MemoryError:
+        return _rejected(out_of_memory(), sha256)
     if found is None:
         detail = (
             "No frontal face was found. Crop it by hand (a square, the eyes a quarter of its side "
             "apart), or set aligned: true where faces fill the images already."
         )
-        return {"sha256": sha256, "reason": "no_face", "detail": detail}
+        return _rejected(Rejection("no_face", detail), sha256)
     crop, flags = found
     with atomic_path(crop_to) as temporary:
         Image.fromarray(crop).save(temporary, compress_level=1)
@@ -70,13 +82,39 @@ def examine(path: Path, limits: Limits, crop_to: Path | None, face_px: int) -> d
     }
 
 
-def serve() -> None:
-    """Answer requests until the input ends."""
+def _rejected(why: Rejection, sha256: str | None = None) -> dict[str, Any]:
+    return {"sha256": sha256, "reason": why.reason, "detail": why.detail}
+
+
+def _find_face(rgb: np.ndarray, face_px: int) -> tuple[np.ndarray, list[str]] | None:
+    """Find and cut out a face; OpenCV's lack of memory is Python's.
+
+    Raises:
+        MemoryError: There is not enough.
+    """
+    import cv2
+
+    from agetf_pipeline.data.faces import default_detector, find_and_crop
+
+    try:
+        return find_and_crop(rgb, face_px, default_detector())
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise
+
+
+def serve(max_memory_bytes: int) -> None:
+    """Answer requests until the input ends.
+
+    Args:
+        max_memory_bytes: Address space that this process may use.
+    """
     # Decoders may print; the answers go where nothing else does.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    memory = _MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MAX_MEMORY_BYTES)
+    memory = max_memory_bytes if hard == resource.RLIM_INFINITY else min(hard, max_memory_bytes)
     resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Loaded before the first request, so that a broken installation is not blamed on a file.

@@ -1,16 +1,30 @@
 """Reading images that ingest accepted, always the same way; batches of faces for the networks."""
 
+import io
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.core.hashing import hash_bytes
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
 
 if TYPE_CHECKING:
     import polars as pl
     from PIL.Image import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+"""What Pillow may open; it knows some thirty formats more, most of them hardly ever tested."""
+
+MAX_PIXELS = 200_000_000
+"""Of any picture, whatever the configuration says: pixels take up to 24 bytes while decoded."""
+
+MAX_BYTES = 400_000_000
+"""Of any picture's file, whatever the configuration says."""
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -54,23 +68,52 @@ def to_rgb(image: "Image") -> "Image":
     return rgb if orientation == 1 else rgb.transpose(turns[orientation - 2])
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """Read an image file, uint8 (H, W, 3), RGB, upright.
+def open_picture(data: bytes) -> "Image":
+    """Open a picture from its bytes, reading its header alone.
 
     Raises:
-        DataError: The file is gone or cannot be decoded any more.
+        Exception: Whatever Pillow raises on what is no JPEG, PNG or WebP file.
     """
     from PIL import Image as PillowImage
 
+    # Pillow warns from here on and raises from twice as many; its own limit is lower than ours.
+    PillowImage.MAX_IMAGE_PIXELS = MAX_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PillowImage.open(io.BytesIO(data), formats=FORMATS)
+
+
+def read_rgb(path: Path, image_id: str | None = None) -> np.ndarray:
+    """Read an image file, uint8 (H, W, 3), RGB, upright.
+
+    Args:
+        path: The file.
+        image_id: sha256 that its bytes must have: of an original, the one that ingest saw. The
+            bytes that are hashed are those that are decoded. None: whatever is there is read.
+
+    Raises:
+        DataError: The file is gone, is another one than ingest saw, or cannot be decoded any more.
+    """
+    remedy = "It was accepted by ingest: restore the file, or run ingest again."
+    expected = f"Expected a readable image at {path}; found"
     try:
-        with PillowImage.open(path) as image:
+        data = read_at_most(path, MAX_BYTES)
+        if image_id is not None and hash_bytes(data) != image_id:
+            raise DataError(
+                f"{expected}: other content. The file changed since ingest: restore it, or run "
+                "ingest again."
+            )
+        with open_picture(data) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} px, over {MAX_PIXELS} pixels")
             image.load()
             return np.asarray(to_rgb(image))
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise DataError(
-            f"Expected a readable image at {path}; found: {error}. It was accepted by ingest: "
-            "restore the file, or run ingest again."
-        ) from error
+    except (DataError, MemoryError):
+        raise
+    except TooManyBytesError as error:
+        raise DataError(f"{expected}: {error}, over {MAX_BYTES}. {remedy}") from error
+    except Exception as error:  # decoders raise whatever they like on hostile bytes
+        raise DataError(f"{expected}: {error or type(error).__name__}. {remedy}") from error
 
 
 def resize_rgb(rgb: np.ndarray, size_px: int) -> np.ndarray:
@@ -83,7 +126,38 @@ def resize_rgb(rgb: np.ndarray, size_px: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def load_faces(workspace: Workspace, paths: "pl.Series | list[str]", size_px: int) -> np.ndarray:
-    """Read face images of a table's `face_path` column, uint8 (N, size_px, size_px, 3), RGB."""
-    faces = [resize_rgb(read_rgb(workspace.resolve(path)), size_px) for path in paths]
+def load_faces(
+    workspace: Workspace,
+    paths: "pl.Series | Sequence[str]",
+    size_px: int,
+    image_ids: "pl.Series | Sequence[str | None] | None" = None,
+) -> np.ndarray:
+    """Read face images of a table's `face_path` column, uint8 (N, size_px, size_px, 3), RGB.
+
+    Args:
+        workspace: The workspace.
+        paths: The column.
+        size_px: Side to resize to.
+        image_ids: What `original_ids` says of the same rows, to notice files that changed since
+            ingest; None: they are read as they are.
+
+    Raises:
+        DataError: See `read_rgb`.
+    """
+    ids = [None] * len(paths) if image_ids is None else image_ids
+    faces = [
+        resize_rgb(read_rgb(workspace.resolve(path), image_id), size_px)
+        for path, image_id in zip(paths, ids, strict=True)
+    ]
     return np.stack(faces) if faces else np.empty((0, size_px, size_px, 3), np.uint8)
+
+
+def original_ids(images: "pl.DataFrame") -> list[str | None]:
+    """Return the `image_id` of rows of `images` whose face is the original file, None of others.
+
+    An `image_id` is the hash of the original's bytes; crops and copies have hashes of their own.
+    """
+    return [
+        image_id if face_path == path else None
+        for image_id, path, face_path in images.select("image_id", "path", "face_path").iter_rows()
+    ]

@@ -64,12 +64,17 @@ def read_face(source: Path | bytes, aligned: bool) -> InputFace:
         aligned: Whether the face fills the picture already; otherwise it is found.
     """
     from agetf_pipeline.data.faces import default_detector, find_and_crop
+    from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
     from agetf_pipeline.data.photos import middle_square
-    from agetf_pipeline.data.probe import Limits, Rejection, probe
+    from agetf_pipeline.data.probe import Limits, Rejection, probe, too_many_bytes
 
     path = None if isinstance(source, bytes) else source
+    limits = Limits()
     try:
-        probed = probe(source if isinstance(source, bytes) else source.read_bytes(), Limits())
+        data = source if isinstance(source, bytes) else read_at_most(source, limits.max_bytes)
+        probed = probe(data, limits)
+    except TooManyBytesError as error:
+        return InputFace(path, None, too_many_bytes(error.num_bytes, limits.max_bytes).detail)
     except OSError as error:
         return InputFace(path, None, f"The file cannot be read: {error.strerror}.")
     if isinstance(probed, Rejection):

@@ -21,8 +21,6 @@ FaceChoice = Literal["only", "largest"] | int
 """Which of several faces: `only` refuses to choose, a number counts from 1, the largest first."""
 
 _CROP_PX = 512
-_MAX_PIXELS = 200_000_000
-_MAX_BYTES = 400_000_000
 _MIN_SIDE_PX = 16
 _MAX_ASPECT = 10.0
 
@@ -77,7 +75,9 @@ def read_photo(photo: "Path | str | np.ndarray") -> tuple[np.ndarray, tuple[str,
     Raises:
         DataError: There is no such file, or it is no photograph that is taken.
     """
-    from agetf_pipeline.data.probe import Limits, Rejection, probe
+    from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
+    from agetf_pipeline.data.images import MAX_BYTES, MAX_PIXELS
+    from agetf_pipeline.data.probe import Limits, Rejection, probe, too_many_bytes
 
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
@@ -87,13 +87,16 @@ def read_photo(photo: "Path | str | np.ndarray") -> tuple[np.ndarray, tuple[str,
             )
         return photo, ()
     try:
-        data = Path(photo).read_bytes()
+        data = read_at_most(Path(photo), MAX_BYTES)
+    except TooManyBytesError as error:
+        detail = too_many_bytes(error.num_bytes, MAX_BYTES).detail
+        raise DataError(f"Expected a photograph at {photo}; found: {detail}") from error
     except OSError as error:
         raise DataError(
             f"Expected a photograph at {photo}; the file cannot be read: {error.strerror}."
         ) from error
     # A person gives one picture and waits for it: larger ones than a corpus would take.
-    probed = probe(data, Limits(_MAX_PIXELS, _MAX_BYTES, _MIN_SIDE_PX, _MAX_ASPECT))
+    probed = probe(data, Limits(MAX_PIXELS, MAX_BYTES, _MIN_SIDE_PX, _MAX_ASPECT))
     if isinstance(probed, Rejection):
         raise DataError(f"Expected a photograph at {photo}; found: {probed.detail}")
     facts, rgb = probed

@@ -4,15 +4,14 @@ The cheap and certain checks come first: nothing is decoded before its header ha
 Runs in the decoding processes (`agetf_pipeline.data.examine_worker`), so it imports little.
 """
 
-import io
-import warnings
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agetf_pipeline.data.images import orientation_of, to_rgb
+from agetf_pipeline.data.images import FORMATS, open_picture, orientation_of, to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
 _MAX_GREY_DIFFERENCE = 8
 _GREY_PX = 24  # averages the noise of compression away, and leaves lips and eyes
 _SQUARE_ASPECT = 1.05
+# Encoders write ten or so; a scan may cost two bytes, and decoding it as much as the whole picture.
+_MAX_SCANS = 64
+# What ends a scan: any marker but restarts; 0xFF00 is a byte of the data, 0xFFFF only fills.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 _FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -36,7 +39,6 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x01\x00", "Windows icon"),
 )
 _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}
-_READ_FORMATS = ("JPEG", "PNG", "WEBP")
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png",),
@@ -89,24 +91,35 @@ def probe(data: bytes, limits: Limits) -> "tuple[Facts, np.ndarray] | Rejection"
     Returns:
         What the image is, with its upright pixels, uint8 (H, W, 3), RGB; or why it is not taken.
     """
-    from PIL import Image as PillowImage
+    from PIL.Image import DecompressionBombError
 
+    if len(data) > limits.max_bytes:
+        return too_many_bytes(len(data), limits.max_bytes)
     kind = sniff(data)
     if isinstance(kind, Rejection):
         return kind
-    # Our own cap is checked below, on the header; Pillow's only warns, and raises on its own terms.
-    PillowImage.MAX_IMAGE_PIXELS = None
+    if kind == "JPEG" and count_scans(data, _MAX_SCANS) > _MAX_SCANS:
+        return Rejection(
+            "decompression_bomb",
+            f"More than {_MAX_SCANS} scans over the same pixels, as no camera or program writes "
+            "them: decoding it would take excessive time. Save the picture anew.",
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PillowImage.open(io.BytesIO(data), formats=_READ_FORMATS) as image:
-                rejection = _check_header(image, limits)
-                if rejection is not None:
-                    return rejection
-                return _decode(image, kind, data)
+        with open_picture(data) as image:
+            rejection = _check_header(image, limits)
+            if rejection is not None:
+                return rejection
+            return _decode(image, kind, data)
     except MemoryError:
-        return Rejection("decoder_crash", "Decoding it takes more memory than it may use.")
+        return out_of_memory()
+    except DecompressionBombError as error:
+        return Rejection("too_many_pixels", f"{error}; it was not decoded.")
     except Exception as error:  # decoders raise whatever they like on hostile bytes
+        if "MAX_TEXT" in str(error) or "memory used in text chunks" in str(error):
+            return Rejection(
+                "decompression_bomb",
+                f"Text or a colour profile in it unpacks to more than is sensible ({error}).",
+            )
         if "truncated" in str(error) or _is_cut(data, kind):
             return Rejection(
                 "truncated", f"The {kind} file ends before the picture does ({error})."
@@ -114,6 +127,39 @@ def probe(data: bytes, limits: Limits) -> "tuple[Facts, np.ndarray] | Rejection"
         return Rejection(
             "unreadable", f"The {kind} file is damaged: {error or type(error).__name__}."
         )
+
+
+def too_many_bytes(num_bytes: int, max_bytes: int) -> Rejection:
+    """Return why a file of so many bytes is not taken."""
+    return Rejection(
+        "too_many_bytes",
+        f"{num_bytes} bytes, over the limit of {max_bytes} (ingest.limits.max_bytes).",
+    )
+
+
+def out_of_memory() -> Rejection:
+    """Return why a file is not taken that the decoding process has no memory for."""
+    return Rejection(
+        "decoder_crash",
+        "Decoding it takes more memory than it may use (ingest.limits.max_memory_mib).",
+    )
+
+
+def count_scans(data: bytes, enough: int) -> int:
+    """Count the scans of a JPEG's first picture, at most one more than `enough`.
+
+    Source: ITU-T T.81, annex B: markers, and segments with their length in two bytes.
+    """
+    num_scans, position = 0, 2
+    while num_scans <= enough and (found := _MARKER.search(data, position)) is not None:
+        marker, position = data[found.end() - 1], found.end()
+        if marker == 0xD9:  # end of image
+            break
+        if marker in (0x01, 0xD8) or position + 2 > len(data):  # without a segment
+            continue
+        num_scans += marker == 0xDA  # start of scan
+        position += int.from_bytes(data[position : position + 2], "big")
+    return num_scans
 
 
 def sniff(data: bytes) -> str | Rejection:
@@ -125,7 +171,7 @@ def sniff(data: bytes) -> str | Rejection:
         kind = "WEBP"
     if kind is None and data[4:8] == b"ftyp":
         kind = _BRANDS.get(data[8:12], "MP4 or another film")
-    if kind in _READ_FORMATS:
+    if kind in FORMATS:
         return kind
     if kind == "GIF" and _count_gif_frames(data) > 1:
         return Rejection("animated", "An animated GIF: save the frame you want as PNG or JPEG.")

@@ -10,7 +10,10 @@ from agetf_pipeline.data.images import load_faces
 
 
 def load_readable_faces(
-    workspace: Workspace, paths: Sequence[str], size_px: int
+    workspace: Workspace,
+    paths: Sequence[str],
+    size_px: int,
+    image_ids: Sequence[str | None] | None = None,
 ) -> tuple[np.ndarray, list[str | None]]:
     """Read face images, saying which cannot be read any more.
 
@@ -18,15 +21,18 @@ def load_readable_faces(
         workspace: The workspace.
         paths: The `face_path` of each image.
         size_px: Side to resize to.
+        image_ids: What `agetf_pipeline.data.images.original_ids` says of the same rows, to notice
+            files that changed since ingest.
 
     Returns:
         The readable faces in order, uint8 (M, size_px, size_px, 3), and per path None or why it
         could not be read; M of them are None.
     """
     faces, reasons = [], []
-    for path in paths:
+    ids = [None] * len(paths) if image_ids is None else image_ids
+    for path, image_id in zip(paths, ids, strict=True):
         try:
-            faces.append(load_faces(workspace, [path], size_px))
+            faces.append(load_faces(workspace, [path], size_px, [image_id]))
             reasons.append(None)
         except DataError as error:
             reasons.append(str(error))

@@ -74,7 +74,7 @@ def _work(
     from agetf_pipeline.captions.versions import record_version, request_of
 
     set_num_threads(config.runtime.num_threads)
-    images = read_table(workspace, IMAGES, [partition]).select("image_id", "face_path")
+    images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
     result = _update(config, workspace, partition, images, version)
     record_version(workspace, version, request_of(config))
     index = ensure_index(workspace, partition, version)
@@ -173,12 +173,13 @@ def _caption_batch(
     from agetf_pipeline.captions.captioner import caption_faces
     from agetf_pipeline.captions.token_grids import save_grid
     from agetf_pipeline.captions.versions import request_of
+    from agetf_pipeline.data.images import original_ids
     from agetf_pipeline.experts.faces import load_readable_faces
     from agetf_pipeline.experts.janus import load_janus
 
     janus, request = load_janus(config, workspace), request_of(config)
     paths = batch["face_path"].to_list()
-    faces_NHWC, reasons = load_readable_faces(workspace, paths, janus.input_px)
+    faces_NHWC, reasons = load_readable_faces(workspace, paths, janus.input_px, original_ids(batch))
     readable = [
         image_id for image_id, why in zip(batch["image_id"], reasons, strict=True) if why is None
     ]

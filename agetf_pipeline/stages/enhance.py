@@ -190,7 +190,8 @@ def enhance_chunk(
 
     def decode(image: dict[str, str]) -> "Picture | None":
         try:
-            rgb = read_rgb(workspace.resolve(image["face_path"]))
+            same = image["image_id"] if image["face_path"] == image["path"] else None
+            rgb = read_rgb(workspace.resolve(image["face_path"]), same)
         except DataError as error:
             failed.append(_failed(image["image_id"], settings, str(error)))
             return None

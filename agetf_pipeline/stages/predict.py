@@ -66,7 +66,7 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
 
 def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
     set_num_threads(config.runtime.num_threads)
-    images = read_table(workspace, IMAGES, [partition]).select("image_id", "face_path")
+    images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
     experts = load_experts(config, workspace)
     versions = pl.DataFrame(
         {
@@ -111,15 +111,17 @@ def _read_chunk(
     The next faces are decoded while the networks read these.
     """
     from agetf_pipeline.core.background import map_ahead
+    from agetf_pipeline.data.images import original_ids
     from agetf_pipeline.experts.batching import batch_sizes
     from agetf_pipeline.experts.faces import load_readable_faces
 
     sizes = batch_sizes(config)
     size_px = max(expert.input_px for expert in config.train_experts.experts.values())
-    images = chunk.select("image_id", "face_path").unique("image_id").sort("image_id")
+    images = chunk.select("image_id", "path", "face_path").unique("image_id").sort("image_id")
 
     def load(some: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray, list[str | None]]:
-        return some, *load_readable_faces(workspace, some["face_path"].to_list(), size_px)
+        paths = some["face_path"].to_list()
+        return some, *load_readable_faces(workspace, paths, size_px, original_ids(some))
 
     frames = []
     for some, faces_NHWC, reasons in map_ahead(load, images.iter_slices(max(sizes.values()))):

@@ -1,6 +1,7 @@
 """Examining bytes, and the processes that do it. The kinds of files are in tests/faults."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_formats_that_are_read(image_format):
 
 
 def test_the_limits_of_the_config_are_those_of_the_worker():
-    assert ImageLimits().model_dump() == vars(Limits())
+    assert ImageLimits().model_dump(exclude={"max_memory_mib"}) == vars(Limits())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,19 +152,25 @@ def test_answers_come_in_the_order_of_the_requests(tmp_path):
     assert again == answers[:3]
 
 
-def test_a_decoder_that_hangs_is_stopped(tmp_path):
-    # A pipe without a writer: reading it never ends.
-    import os
-
-    os.mkfifo(tmp_path / "pipe")
+def test_a_decoder_that_takes_too_long_is_stopped(tmp_path):
+    # 36 million pixels in a few kilobytes: half a second of work on any machine.
+    plain = Image.new("L", (6000, 6000), 128)
+    plain.save(tmp_path / "slow.png")
     (tmp_path / "a.png").write_bytes(encoded("PNG"))
-    with pool(1, max_decode_s=0.3) as examiners:
-        (stuck,) = examiners.examine([Request(tmp_path / "pipe")])
+    with pool(1, max_decode_s=0.05) as examiners:
+        (stuck,) = examiners.examine([Request(tmp_path / "slow.png")])
     assert stuck["reason"] == "decoder_crash"
-    assert "more than 0.3 s" in stuck["detail"]
+    assert "more than 0.05 s" in stuck["detail"]
     with pool(1) as examiners:
         (fine,) = examiners.examine([Request(tmp_path / "a.png")])
     assert fine["reason"] is None
+
+
+def test_a_pipe_is_no_file_to_wait_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pool(1) as examiners:
+        (answer,) = examiners.examine([Request(tmp_path / "pipe")])
+    assert (answer["reason"], "a pipe" in answer["detail"]) == ("unreadable", True)
 
 
 def test_processes_that_cannot_start_are_not_blamed_on_a_file(tmp_path, monkeypatch):
