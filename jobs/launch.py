@@ -23,7 +23,7 @@ from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import is_caf, shard_of
 from assets.partitions import CAF_SHARDS
 from jobs.asset_jobs import CORPUS, PIPELINE
-from jobs.overlap import refuse_overlap, run_tags
+from jobs.overlap import UNFINISHED, refuse_overlap, run_tags
 from jobs.stale_runs import reap
 from jobs.summary import print_summary
 from resources.gpu import GPU_POOL, count_devices
@@ -161,10 +161,8 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
 
     The launcher's lock is held here: whatever still says that it runs from a terminal, does not.
     """
-    unfinished = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING],
-        tags={LAUNCHER_TAG: "terminal"},
-    )
+    # Also those that were cut off between being made and being started.
+    unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={LAUNCHER_TAG: "terminal"})
     for run in instance.get_runs(unfinished):
         instance.report_run_failed(run, "The process was ended before the run was.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

@@ -9,7 +9,8 @@ import time
 import dagster as dg
 import pytest
 
-from jobs import stale_runs
+from jobs import launch, stale_runs
+from jobs.overlap import overlap
 
 GRPC = ".dagster/grpc_info"
 
@@ -120,3 +121,12 @@ def test_slots_of_the_pool_are_freed(instance, other):
     other.wait()
     stale_runs.reap(instance)
     assert storage.get_concurrency_info("gpu").active_slot_count == 0
+
+
+def test_a_launch_that_was_cut_off_at_any_point_does_not_block_the_next(instance):
+    """A run is made before it is started: killed in between, nobody ever starts it."""
+    for status in (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED):
+        instance.create_run_for_job(nothing, status=status, tags={launch.LAUNCHER_TAG: "terminal"})
+    assert overlap(instance, "nothing") is not None
+    launch.end_dead_runs(instance)
+    assert overlap(instance, "nothing") is None
