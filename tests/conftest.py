@@ -38,3 +38,13 @@ def graph_run(tmp_path_factory) -> GraphRun:
     from agetf_pipeline.core.workspace import Workspace
 
     return GraphRun(config, Workspace(folder / "workspace"), folder / "home", done.stdout)
+
+
+@pytest.fixture(autouse=True)
+def _unlearned_devices():
+    """What a test taught this process of memory and devices is not the next one's."""
+    yield
+    from agetf_pipeline.core import batches, devices
+
+    batches.forget_sizes()
+    devices.forget_lost_device()

@@ -11,6 +11,7 @@ import numpy as np
 from agetf_pipeline.age_transformer.embedding import MAX_AGE_YEARS
 from agetf_pipeline.age_transformer.model import AgeTransformer
 from agetf_pipeline.age_transformer.sizes import ModelSettings
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.devices import resolve_device
 from agetf_pipeline.core.errors import ConfigError, DataError, WeightsError
 from agetf_pipeline.core.weights import load_state, read_card, read_state
@@ -142,6 +143,8 @@ class Renderer:
         Raises:
             DataError: Faces of another type, size or shape, or an age outside 0 to 100.
             ConfigError: `torch.compile` does not work here.
+            StageError: The memory does not hold one face.
+            DeviceLostError: The device is gone.
         """
         import torch
 
@@ -150,11 +153,15 @@ class Renderer:
         renderings = np.empty((N, A, S, S, 3), np.uint8)
         batch = batch_size or (1 if self.device.type == "cpu" else 16)
         ages = torch.tensor(list(ages_years), dtype=torch.float32, device=self.device)
+
+        def render(rows: slice) -> np.ndarray:
+            faces = to_tensor(faces_NHWC[rows]).to(self.device)
+            return to_uint8(self._run(faces, ages.expand(len(faces), A)))
+
+        work = Work(f"rendering {A} ages at {S} px", remedy="Render fewer ages at once.")
         with self._inference():
-            for start in range(0, N, batch):
-                faces = to_tensor(faces_NHWC[start : start + batch]).to(self.device)
-                images = self._run(faces, ages.expand(len(faces), A))
-                renderings[start : start + batch] = to_uint8(images)
+            for rows, images in in_batches(render, N, batch, work):
+                renderings[rows] = images
         return renderings
 
     def render_photo(

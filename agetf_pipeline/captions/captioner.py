@@ -4,7 +4,6 @@ Shapes: B batch, H W C image, T image tokens, P prompt tokens, K caption tokens,
 language model.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,12 +13,15 @@ from torch import Tensor
 
 from agetf_pipeline.captions.age_words import remove_age_words
 from agetf_pipeline.captions.versions import Request
-from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.experts.janus import Janus
 from agetf_pipeline.experts.janus_writing import Written, write_drawn, write_greedily
 
-_LOGGER = logging.getLogger(__name__)
-
+_WORK = Work(
+    "captioning",
+    "caption.batch_size",
+    "Set runtime.precision=bf16 (half the memory), or lower caption.max_new_tokens.",
+)
 _MAX_PADDING = 0.2
 """Of the longest text that is embedded at once with others: the share that a shorter one lacks."""
 
@@ -69,32 +71,14 @@ def caption_faces(
 
     Raises:
         StageError: The memory does not hold a single image.
+        DeviceLostError: The device is gone.
     """
-    try:
-        return _caption_at_once(janus, faces_BHWC, image_ids, request, with_grid)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        if len(image_ids) <= 1:
-            raise StageError(
-                f"Expected memory on {janus.device} for captioning one image; found too little: "
-                f"{error}. Set runtime.precision=bf16 (half the memory), lower "
-                "caption.max_new_tokens, close other programs there, or set runtime.device=cpu."
-            ) from error
-    # Outside of the handler, whose traceback keeps the tensors of the failed attempt alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    half = len(image_ids) // 2
-    _LOGGER.warning(
-        "%d images at once do not fit the memory of %s: going on with %d. "
-        "Set caption.batch_size=%d to be spared the attempt.",
-        len(image_ids), janus.device, half, half,
-    )  # fmt: skip
-    return [
-        caption
-        for part in (slice(None, half), slice(half, None))
-        for caption in caption_faces(janus, faces_BHWC[part], image_ids[part], request, with_grid)
-    ]
+
+    def caption(rows: slice) -> list[Caption]:
+        return _caption_at_once(janus, faces_BHWC[rows], image_ids[rows], request, with_grid)
+
+    parts = in_batches(caption, len(image_ids), max(1, len(image_ids)), _WORK)
+    return [caption for _, part in parts for caption in part]
 
 
 @torch.inference_mode()
@@ -181,13 +165,6 @@ def _mean_hidden(janus: Janus, rows: list[list[int]]) -> Tensor:
         use_cache=False,
     ).last_hidden_state.float()
     return (hidden_BKD * used_BK[..., None]).sum(dim=1) / lengths_B[:, None]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory is short: on a GPU, or on a CPU, where PyTorch has no error of its own."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def _cut(text: str) -> str:

@@ -180,7 +180,7 @@ def _size_of(work: Work, batch_size: int) -> int:
 
 
 def _halve(work: Work, batch_size: int, tried: int, reason: str) -> None:
-    half = tried // 2
+    half = -(-tried // 2)
     with _lock:
         # Of several threads that failed at one size, the first one says it.
         if half >= _fitting.get(work.what, batch_size):

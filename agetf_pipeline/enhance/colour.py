@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import ConfigError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_state, read_state
@@ -20,6 +21,7 @@ from agetf_pipeline.enhance.engine import Precision, inference, map_batches, tag
 from agetf_pipeline.enhance.fast_ddcolor import FastDDColor
 
 CODE_VERSION = "2"
+_WORK = Work("colouring", "enhance.batch_size")
 
 
 def to_lab(rgb_HW3: np.ndarray) -> np.ndarray:
@@ -82,13 +84,17 @@ class Colouriser:
         device = next(self.network.parameters()).device
         batches = [images[at : at + batch_size] for at in range(0, len(images), batch_size)]
 
-        def run(batch: list[np.ndarray]) -> list[np.ndarray]:
+        def colour(batch: list[np.ndarray]) -> list[np.ndarray]:
             grey = np.stack([grey_input(image, self.input_px) for image in batch])
             # Channels last as they are: the network is laid out so too.
             x_N3HW = torch.from_numpy(grey).permute(0, 3, 1, 2).to(device)
             with inference(self.precision, device):
                 ab = self.network(x_N3HW).float().cpu().numpy()
             return [join_colour(*pair) for pair in zip(batch, ab, strict=True)]
+
+        def run(batch: list[np.ndarray]) -> list[np.ndarray]:
+            parts = in_batches(lambda rows: colour(batch[rows]), len(batch), batch_size, _WORK)
+            return [image for _, part in parts for image in part]
 
         return [image for coloured in map_batches(run, batches, device) for image in coloured]
 

@@ -5,7 +5,6 @@ Shape suffixes: N images, H W pixels of the input, C channels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import ConfigError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import load_state, read_state
@@ -28,6 +28,8 @@ from agetf_pipeline.enhance.tiling import (
 
 CODE_VERSION = "2"
 _FEATHER_PX = 8
+_SETTING = "enhance.batch_size"
+_REMEDY = "Lower enhance.tile_px, or cap the memory by enhance.max_memory_mib."
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class SuperResolver:
         if max(height, width) <= tile_px:
             starts = range(0, len(rgb_NHW3), batch_size)
             batches = [rgb_NHW3[start : start + batch_size] for start in starts]
-            answers = map_batches(partial(self._run, self._network), batches, self.device)
+            answers = map_batches(self._fitting, batches, self.device)
             return np.concatenate(list(answers))
         # The tiles of a large image are a batch: one image at a time bounds the memory.
         at_once = batch_size if self.max_memory_mib is None else 1
@@ -163,6 +165,13 @@ class SuperResolver:
         layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
         return self.network(x_N3HW.contiguous(memory_format=layout)).float()
 
+    def _fitting(self, rgb_NHW3: np.ndarray) -> np.ndarray:
+        """Enlarge a batch of pictures, fewer at a time where the memory does not hold them."""
+        num, height, width = rgb_NHW3.shape[:3]
+        work = Work(f"enlarging {width} x {height} px", _SETTING, _REMEDY)
+        parts = in_batches(lambda rows: self._run(self._network, rgb_NHW3[rows]), num, num, work)
+        return np.concatenate([part for _, part in parts])
+
     def _affordable(self, height: int, width: int, tile_px: int) -> int:
         """Return the side of a tile that keeps to the cap, at most `tile_px`."""
         if self.max_memory_mib is None:
@@ -189,7 +198,10 @@ class SuperResolver:
 
         with inference(self.precision, self.device):
             x_3HW = torch.from_numpy(padded).permute(2, 0, 1)
-            out_HW3 = run_tiled_uint8(enlarge, x_3HW, plan, self.scale, batch_size)
+            work = Work(
+                f"enlarging tiles of {plan.tile_width} x {plan.tile_height} px", _SETTING, _REMEDY
+            )
+            out_HW3 = run_tiled_uint8(enlarge, x_3HW, plan, self.scale, batch_size, work=work)
         return out_HW3[: self.scale * height, : self.scale * width]
 
 

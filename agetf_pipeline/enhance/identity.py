@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import read_card
 from agetf_pipeline.core.workspace import Workspace
@@ -100,9 +101,13 @@ def _load_adaface(path: Path, device: "torch.device") -> IdentityModel:
 
     @torch.inference_mode()
     def embed(faces_NHW3: np.ndarray) -> np.ndarray:
-        faces = torch.from_numpy(np.ascontiguousarray(faces_NHW3)).to(device)
-        parts = [module(to_bgr_input(batch)) for batch in faces.split(_BATCH)]
-        return torch.cat(parts).double().cpu().numpy()
+        faces = torch.from_numpy(np.ascontiguousarray(faces_NHW3))
+
+        def run(rows: slice) -> torch.Tensor:
+            return module(to_bgr_input(faces[rows].to(device))).double().cpu()
+
+        parts = in_batches(run, len(faces), _BATCH, Work("comparing identities"))
+        return torch.cat([part for _, part in parts]).numpy()
 
     return IdentityModel(
         hash_file(path), "not stated (a published checkpoint)", f"AdaFace {architecture}",

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import ConfigError
 
 _INPUT_BYTES_PER_PX = 3 + 2 * 3 * 4
@@ -135,6 +136,7 @@ def run_tiled_uint8(
     scale: int,
     batch_size: int,
     out: np.ndarray | None = None,
+    work: Work | None = None,
 ) -> np.ndarray:
     """Run a network over an image tile by tile, in memory that `tile_px_for` foresees.
 
@@ -146,6 +148,7 @@ def run_tiled_uint8(
         scale: Of the network.
         batch_size: Tiles a call.
         out: Where to write, for example a memory map: uint8 (scale * height, scale * width, 3).
+        work: Names it where the memory does not hold `batch_size` tiles; fewer are then done.
 
     Returns:
         `out`, or a new array of that shape: the clipped and rounded values of `run_tiled`.
@@ -153,7 +156,7 @@ def run_tiled_uint8(
     if out is None:
         out = np.empty((scale * plan.height, scale * plan.width, 3), np.uint8)
     row = 0
-    for strip_CHW in _strips(_outputs(network, image_CHW, plan, batch_size), plan, scale):
+    for strip_CHW in _strips(_outputs(network, image_CHW, plan, batch_size, work), plan, scale):
         eight_bits = strip_CHW.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
         out[row : row + eight_bits.shape[1]] = eight_bits.permute(1, 2, 0).numpy()
         row += eight_bits.shape[1]
@@ -232,14 +235,22 @@ def activation_bytes_per_px(channels_per_px: int) -> int:
 
 
 def _outputs(
-    network: Callable[[Tensor], Tensor], image_CHW: Tensor, plan: TilePlan, batch_size: int
+    network: Callable[[Tensor], Tensor],
+    image_CHW: Tensor,
+    plan: TilePlan,
+    batch_size: int,
+    work: Work | None = None,
 ) -> Iterator[Tensor]:
     """Batches of tiles after the network."""
-    for start in range(0, len(plan.corners), batch_size):
-        corners = plan.corners[start : start + batch_size]
+
+    def run(part: slice) -> Tensor:
+        corners = plan.corners[part]
         tiles_NCHW = torch.stack([_cut(image_CHW, plan, corner) for corner in corners])
         with torch.no_grad():
-            output_NCHW = network(tiles_NCHW)
+            return network(tiles_NCHW)
+
+    work = work or Work(f"tiles of {plan.tile_width} x {plan.tile_height} px")
+    for _, output_NCHW in in_batches(run, len(plan.corners), batch_size, work):
         yield output_NCHW
 
 

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.weights import load_weights, read_card
 from agetf_pipeline.evaluation.judges import to_input
@@ -112,11 +113,12 @@ def read_logits(
     """Return a classifier's logits, float32 (N, K), of uint8 faces (N, H, W, 3) of any side."""
     if not len(faces_NHWC):
         return np.empty((0, 1), np.float32)
-    batches = [
-        module(to_input(faces_NHWC[start : start + _BATCH], input_px, device)).cpu()
-        for start in range(0, len(faces_NHWC), _BATCH)
-    ]
-    return torch.cat(batches).numpy()
+
+    def classify(rows: slice) -> torch.Tensor:
+        return module(to_input(faces_NHWC[rows], input_px, device)).cpu()
+
+    parts = in_batches(classify, len(faces_NHWC), _BATCH, Work("reading attributes"))
+    return torch.cat([part for _, part in parts]).numpy()
 
 
 def split_classes(logits_NK, attributes: Mapping[str, tuple[str, ...]]) -> dict:

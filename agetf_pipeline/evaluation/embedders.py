@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.hashing import hash_file
@@ -64,13 +65,15 @@ class FaceEmbedder:
         """Return unit vectors, float64 (N, D), of uint8 RGB faces cut out as FFHQ's are."""
         if not len(faces_NHWC):
             return np.empty((0, 1))
-        parts = []
-        for start in range(0, len(faces_NHWC), _BATCH):
-            faces = faces_NHWC[start : start + _BATCH]
+
+        def embed(rows: slice) -> Tensor:
+            faces = faces_NHWC[rows]
             if self.takes_window:
                 faces = cut_window(faces, self.input_px)
-            parts.append(self._network(faces).double().cpu())
-        return torch.cat(parts).numpy()
+            return self._network(faces).double().cpu()
+
+        parts = in_batches(embed, len(faces_NHWC), _BATCH, Work(f"embedding with {self.name}"))
+        return torch.cat([part for _, part in parts]).numpy()
 
 
 def cut_window(faces_NHWC: np.ndarray, size_px: int) -> np.ndarray:

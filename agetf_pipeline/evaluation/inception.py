@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -57,13 +58,16 @@ class Inception:
             return np.empty((0, NUM_FEATURES), np.float32)
         height, width = images_NHWC.shape[1:3]
         size = min(_MAX_BATCH, max(_MIN_BATCH, _MAX_PIXELS // (height * width)))
-        found = []
+
+        def features(rows: slice) -> np.ndarray:
+            batch = np.ascontiguousarray(images_NHWC[rows])
+            x_NCHW = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
+            return self.module(x_NCHW).float().cpu().numpy()
+
+        work = Work(f"Inception's features of {width} x {height} px")
         with torch.inference_mode():
-            for start in range(0, len(images_NHWC), size):
-                batch = np.ascontiguousarray(images_NHWC[start : start + size])
-                x_NCHW = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
-                found.append(self.module(x_NCHW).float().cpu().numpy())
-        return np.concatenate(found)
+            parts = in_batches(features, len(images_NHWC), size, work)
+            return np.concatenate([part for _, part in parts])
 
 
 def load_inception(path: Path, device: "torch.device") -> Inception:

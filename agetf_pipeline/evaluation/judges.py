@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.weights import load_weights, read_card
 from agetf_pipeline.evaluation.networks import AgeEstimator, IdentityEmbedder
@@ -35,11 +36,12 @@ class Judge:
     @torch.inference_mode()
     def outputs(self, images_NHWC: np.ndarray) -> np.ndarray:
         """Return the outputs for uint8 images (N, H, W, 3) of any size, float32 (N, ...)."""
-        batches = [
-            self.module(to_input(images_NHWC[start : start + _BATCH], self.input_px, self.device))
-            for start in range(0, len(images_NHWC), _BATCH)
-        ]
-        return torch.cat(batches).cpu().numpy()
+
+        def run(rows: slice) -> torch.Tensor:
+            return self.module(to_input(images_NHWC[rows], self.input_px, self.device)).cpu()
+
+        parts = in_batches(run, len(images_NHWC), _BATCH, Work("judging by an evaluator"))
+        return torch.cat([part for _, part in parts]).numpy()
 
 
 def read_ages(judge: Judge, images_NHWC: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.evaluation.judges import Judge, to_input
 
@@ -31,16 +32,15 @@ class OwnFeatures:
     def features(self, images_NHWC: np.ndarray) -> np.ndarray:
         """Return the trunk's features, averaged over the image, float32 (N, D)."""
         trunk = _trunk(self.judge)
+
+        def features(rows: slice) -> torch.Tensor:
+            x_NCHW = trunk(to_input(images_NHWC[rows], self.judge.input_px, self.judge.device))
+            return x_NCHW.mean(dim=(2, 3)).float().cpu()
+
         # Without any images one empty batch still tells the number of features.
-        batches = [
-            trunk(
-                to_input(
-                    images_NHWC[start : start + _BATCH], self.judge.input_px, self.judge.device
-                )
-            )
-            for start in range(0, max(len(images_NHWC), 1), _BATCH)
-        ]
-        return torch.cat([x_NCHW.mean(dim=(2, 3)) for x_NCHW in batches]).float().cpu().numpy()
+        num = max(len(images_NHWC), 1)
+        parts = in_batches(features, num, _BATCH, Work("an evaluator's features"))
+        return torch.cat([part for _, part in parts]).numpy()
 
 
 def own_features(judge: Judge) -> OwnFeatures:

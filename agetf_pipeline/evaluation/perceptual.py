@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agetf_pipeline.core.batches import Work, in_batches
+
 if TYPE_CHECKING:
     import torch
 
@@ -48,14 +50,14 @@ class LpipsDistance:
                 f"Expected pairs of one shape, {_MIN_PX} px or more; found {images_NHWC.shape} and "
                 f"{references_NHWC.shape}. Resize one to the other."
             )
-        found = [np.empty(0)]
+
+        def compare(rows: slice) -> np.ndarray:
+            x_NCHW, y_NCHW = (self._to_input(part[rows]) for part in (images_NHWC, references_NHWC))
+            return self.module(x_NCHW, y_NCHW).double().cpu().numpy()
+
         with torch.inference_mode():
-            for start in range(0, len(images_NHWC), _BATCH):
-                stop = start + _BATCH
-                pair = (images_NHWC[start:stop], references_NHWC[start:stop])
-                x_NCHW, y_NCHW = (self._to_input(part) for part in pair)
-                found.append(self.module(x_NCHW, y_NCHW).double().cpu().numpy())
-        return np.concatenate(found)
+            parts = in_batches(compare, len(images_NHWC), _BATCH, Work("LPIPS"))
+            return np.concatenate([np.empty(0), *(part for _, part in parts)])
 
     def _to_input(self, images_NHWC: np.ndarray) -> "torch.Tensor":
         """Return uint8 images as floats of -1 to 1, (N, 3, H, W)."""

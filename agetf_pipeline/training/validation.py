@@ -18,6 +18,7 @@ from torch import Tensor
 from agetf_pipeline.age_transformer.losses import expected_age, pixel_loss
 from agetf_pipeline.age_transformer.model import AgeTransformer
 from agetf_pipeline.age_transformer.renderer import to_tensor, to_uint8
+from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.training.dataset import FaceData
 from agetf_pipeline.training.guidance import Guidance
 
@@ -28,6 +29,7 @@ TEACHER_SIMILARITY = "val_id_similarity_by_training_embedder"
 PSNR = "val_psnr_db_at_source_age"
 LPIPS = "val_lpips_at_source_age"
 
+_WORK = Work("validation")
 _BATCH = 8
 _PAPER = 255
 _GAP_PX = 2
@@ -92,10 +94,11 @@ def measure(
         device: Where they are.
     """
     with torch.inference_mode():
-        parts = [
-            _figures_of(model, faces, guidance, device, faces.measured[start : start + _BATCH])
-            for start in range(0, len(faces.measured), _BATCH)
-        ]
+        batches = in_batches(
+            lambda rows: _figures_of(model, faces, guidance, device, faces.measured[rows]),
+            len(faces.measured), _BATCH, _WORK,
+        )  # fmt: skip
+        parts = [part for _, part in batches]
     figures = {name: float(torch.cat([part[name] for part in parts]).mean()) for name in parts[0]}
     paired_l1 = measure_paired_l1(model, faces.data, faces.pairs, device)
     return figures if paired_l1 is None else {PAIRED_L1: paired_l1, **figures}
@@ -114,13 +117,14 @@ def measure_paired_l1(
     first, second = pairs
     if not len(first):
         return None
-    values = []
+
+    def compare(part: slice) -> torch.Tensor:
+        ages = torch.from_numpy(data.ages_years[second[part]])[:, None].to(device)
+        image = model(_faces(data, first[part], device), ages).image[:, 0]
+        return pixel_loss(image, _faces(data, second[part], device))
+
     with torch.inference_mode():
-        for start in range(0, len(first), 32):
-            part = slice(start, start + 32)
-            ages = torch.from_numpy(data.ages_years[second[part]])[:, None].to(device)
-            image = model(_faces(data, first[part], device), ages).image[:, 0]
-            values.append(pixel_loss(image, _faces(data, second[part], device)))
+        values = [part for _, part in in_batches(compare, len(first), 32, _WORK)]
     return float(torch.cat(values).mean())
 
 

@@ -160,8 +160,8 @@ def test_a_batch_that_memory_does_not_hold_is_halved(
     with caplog.at_level(logging.WARNING):
         captions = caption_faces(janus, _faces(7), _ids(7), request)
     assert [caption.raw for caption in captions] == expected
-    assert tried == [7, 3, 1, 2, 4, 2, 2]
-    assert "caption.batch_size=3" in caplog.text
+    assert tried == [7, 4, 2, 2, 2, 1]
+    assert "caption.batch_size=2" in caplog.text
 
 
 def test_memory_for_not_even_one_image_names_the_remedy(
