@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agetf_pipeline.core.errors import StageError, UnavailableError
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.registry.database_errors import database_error
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,6 +46,8 @@ def import_mlflow() -> Any:
 
     for name in ("mlflow", "alembic", "mlflow.utils.git_utils", "git"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs a traceback of what it raises, too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow
 
 
@@ -57,8 +60,12 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
     Raises:
         StageError: MLflow reports an error that the block does not handle.
         UnavailableError: Its server, or its database, does not answer now.
+        StorageError: The disk of its SQLite file is full, or may not be written.
+        DataError: Its SQLite file is damaged.
     """
     mlflow = import_mlflow()
+    from sqlalchemy.exc import DatabaseError
+
     former = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     try:
         with warnings.catch_warnings():
@@ -66,7 +73,12 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
             mlflow.set_tracking_uri(tracking_uri)
             mlflow.set_registry_uri(tracking_uri)
             yield mlflow.MlflowClient(tracking_uri, tracking_uri)
-    except mlflow.exceptions.MlflowException as error:
+    except (mlflow.exceptions.MlflowException, DatabaseError) as error:
+        said = database_error(error, tracking_uri)
+        if said is not None:
+            raise said from error
+        if isinstance(error, DatabaseError):
+            raise
         kind = UnavailableError if _passes(error, tracking_uri) else StageError
         raise kind(
             f"Expected the registry {tracking_uri} to answer; found: {error.message} "
