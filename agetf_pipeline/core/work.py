@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agetf_pipeline.core.batches import watching
+from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import fingerprint, hash_files
 from agetf_pipeline.core.locks import exclusive_lock
@@ -107,12 +108,19 @@ def run_once(
 
     Raises:
         DeviceLostError: The GPU was lost to this process.
-        StageError: Memory was short where no batch could be halved.
+        StageError: Memory was short where no batch could be halved; or somebody was forgotten while
+            another run held the lock, so that the inputs may be out of date.
     """
     data_version = fingerprint(settings, code_version, inputs)
     path = report_path(workspace, stage, partition)
     what = stage if partition is None else f"{stage} {partition}"
+    forgotten = _forgotten(workspace)
     with exclusive_lock(workspace.state / "locks" / "stages" / f"{what}.lock", what):
+        if _forgotten(workspace) != forgotten:
+            raise StageError(
+                f"Expected nobody to be forgotten while {what} waited for its lock; found that "
+                "somebody was, and what it is about to read may hold them. Run it again."
+            )
         before = _read_report(path)
         if before is not None:
             report, known = before
@@ -148,6 +156,15 @@ def run_once(
             _LOGGER.warning("%s: %s", what, message)
         _LOGGER.info("%s: done in %.1f s %s", what, report.duration_s, report.counts or "")
         return report
+
+
+def _forgotten(workspace: Workspace) -> tuple[int, int] | None:
+    """Return size and time of the register of what was forgotten; None where nobody was."""
+    try:
+        status = workspace.forgotten.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _hash_outputs(workspace: Workspace, outputs: Mapping[str, str]) -> dict[str, str]:

@@ -89,6 +89,11 @@ class Workspace:
         return self.root / "outputs" / "experiments"
 
     @property
+    def forgotten(self) -> Path:
+        """What was forgotten and must not come back; not to be deleted."""
+        return self.root / "data" / "forgotten.json"
+
+    @property
     def state(self) -> Path:
         """Locks, part files and checkpoints of unfinished work. Safe to delete when idle."""
         return self.root / "data" / ".state"

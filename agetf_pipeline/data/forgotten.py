@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from agetf_pipeline.core.errors import DataError
@@ -23,7 +22,6 @@ from agetf_pipeline.core.hashing import canonical_json, hash_bytes
 from agetf_pipeline.core.workspace import CAF_PREFIX, Workspace
 from agetf_pipeline.data.listing import escape_name
 
-REGISTER_NAME = "forgotten.json"
 EVERY_SHARD = CAF_PREFIX.rstrip("/")
 """Scope of a subject that is forgotten in all shards, those of tomorrow included."""
 DETAIL = "Forgotten on request: docs/forgetting.md. It is not read, and no stage sees it."
@@ -129,18 +127,13 @@ class Forgotten:
         return frozenset(p for entry in self.entries for p in entry.paths)
 
 
-def register_path(workspace: Workspace) -> Path:
-    """Return the file of the register (it need not exist)."""
-    return workspace.root / "data" / REGISTER_NAME
-
-
 def read_forgotten(workspace: Workspace) -> Forgotten:
     """Read the register; an empty one where nobody was ever forgotten.
 
     Raises:
         DataError: The file is damaged. Nothing may be taken in without knowing what it said.
     """
-    path = register_path(workspace)
+    path = workspace.forgotten
     try:
         stored: dict[str, Any] = read_json(path)
         if stored["version"] != _VERSION or len(bytes.fromhex(stored["key"])) != _KEY_BYTES:
@@ -164,7 +157,7 @@ def write_forgotten(workspace: Workspace, register: Forgotten) -> None:
     """Write the register, whole or not at all; only under all locks that stages hold."""
     entries = [asdict(entry) for entry in register.entries]
     stored = {"version": _VERSION, "key": register.key, "entries": entries}
-    write_json(register_path(workspace), stored)
+    write_json(workspace.forgotten, stored)
 
 
 def begin(workspace: Workspace, entry: Entry, register: Forgotten) -> Forgotten:

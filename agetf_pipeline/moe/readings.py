@@ -51,20 +51,10 @@ def expert_versions(workspace: Workspace, partitions: list[str]) -> dict[str, st
     return dict(found.select("expert", "model_version").unique().sort("expert").iter_rows())
 
 
-def calibration_data(
-    config: PipelineConfig,
-    workspace: Workspace,
-    partitions: list[str],
-    versions: Mapping[str, str],
-) -> CalibrationData:
-    """Return what the experts read of labelled CAF subjects that trained none of them.
-
-    Args:
-        config: Says how subjects are split.
-        workspace: The workspace.
-        partitions: Those with predictions.
-        versions: From `expert_versions`.
-    """
+def calibration_images(
+    config: PipelineConfig, workspace: Workspace, partitions: list[str]
+) -> pl.DataFrame:
+    """Return labelled CAF subjects that trained no expert, with `identity`, by `image_id`."""
     seed, fractions = config.train_experts.split_seed, config.train_experts.split_fractions
     columns = ["image_id", "partition", "subject", "true_age_years"]
     known = pl.concat(
@@ -79,9 +69,26 @@ def calibration_data(
         identity_of(*row) for row in known.select("partition", "image_id", "subject").iter_rows()
     ]
     chosen = [split_of(name, fractions, seed) == CALIBRATION_SPLIT for name in identities]
-    rows = known.with_columns(identity=pl.Series(identities, dtype=pl.String)).filter(
+    return known.with_columns(identity=pl.Series(identities, dtype=pl.String)).filter(
         pl.Series(chosen, dtype=pl.Boolean)
     ).sort("image_id")  # fmt: skip
+
+
+def calibration_data(
+    config: PipelineConfig,
+    workspace: Workspace,
+    partitions: list[str],
+    versions: Mapping[str, str],
+) -> CalibrationData:
+    """Return what the experts read of labelled CAF subjects that trained none of them.
+
+    Args:
+        config: Says how subjects are split.
+        workspace: The workspace.
+        partitions: Those with predictions.
+        versions: From `expert_versions`.
+    """
+    rows = calibration_images(config, workspace, partitions)
     ids = rows.select("image_id")
     readings = pl.concat(
         frame.join(ids, on="image_id", how="semi")

@@ -10,10 +10,13 @@ from agetf_pipeline.core.parallel import run_in_processes
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import read_table, table_hashes
+from agetf_pipeline.data.trained_on import write_trained_on
 from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "distill"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
+_FIT_VERSION = "2"
+"""Of the arithmetic alone: a network of the same faces and settings is kept."""
 
 _NETWORKS = ("age_regressor", "identity_embedder")
 
@@ -26,7 +29,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         **table_hashes(workspace, ENHANCED),
         **table_hashes(workspace, IMAGES),
     }
-    identity = fingerprint(settings, CODE_VERSION, inputs)
+    identity = fingerprint(settings, _FIT_VERSION, inputs)
     return run_once(
         workspace, STAGE, settings, CODE_VERSION, inputs, lambda: _work(config, workspace, identity)
     )
@@ -59,6 +62,8 @@ def _work(config: PipelineConfig, workspace: Workspace, identity: str) -> StageR
         load_weights(network, path)
         networks[name] = network.eval()
         outputs[name] = workspace.relative(path)
+        learned_from = write_trained_on(path, data.image_ids)
+        outputs[f"{name}_trained_on"] = workspace.relative(learned_from)
     mae = guidance.measure_age_mae(networks[guidance.AGE_REGRESSOR], held_out)
     auc = guidance.measure_same_person_auc(networks[guidance.IDENTITY_EMBEDDER], held_out)
     _, sizes = np.unique(data.identities, return_counts=True)

@@ -23,8 +23,9 @@ from agetf_pipeline.data.tables import (
     table_hashes,
     table_path,
 )
+from agetf_pipeline.data.trained_on import trained_on_path, write_trained_on
 from agetf_pipeline.moe.labelling import label_partition
-from agetf_pipeline.moe.readings import calibration_data, expert_versions
+from agetf_pipeline.moe.readings import calibration_data, calibration_images, expert_versions
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from agetf_pipeline.moe.labelling import LabelledPartition
 
 STAGE = "relabel"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
@@ -159,6 +160,12 @@ def _calibrate(
         conformal_quantile=calibration.conformal_quantile,
         **{f"mu_{name}": expert.mu for name, expert in calibration.experts.items()},
     )
+    if given is None:
+        listed = calibration_images(config, workspace, partitions)["image_id"]
+        learned_from = write_trained_on(path, listed)
+        report.outputs["calibration_trained_on"] = workspace.relative(learned_from)
+    else:
+        trained_on_path(path).unlink(missing_ok=True)
     calibration.save(path)
     report.outputs["calibration"] = workspace.relative(path)
     return calibration

@@ -22,6 +22,7 @@ from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
 from agetf_pipeline.data.images import read_rgb, resize_rgb
 from agetf_pipeline.data.schemas import IMAGES
 from agetf_pipeline.data.tables import list_partitions, read_table, table_hashes
+from agetf_pipeline.data.trained_on import write_trained_on
 from agetf_pipeline.enhance.load import ddcolor_path, esrgan_path, trained_on
 from agetf_pipeline.stages.base import StageReport, run_once
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 STAGE = "train_enhancers"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+_FIT_VERSION = "1"
+"""Of the arithmetic alone: a network of the same faces and settings is kept."""
 _MAX_TRAINING_PX = 256
 _MIN_IMAGES = 8
 _HELD_OUT_EVERY = 20
@@ -75,7 +78,7 @@ def _work(config: PipelineConfig, workspace: Workspace, wanted: list[str]) -> St
     set_num_threads(config.runtime.num_threads)
     chosen = _clean_faces(config, workspace)
     messages: list[str] = []
-    faces_NHW3 = _load(config, workspace, chosen, messages)
+    faces_NHW3, image_ids = _load(config, workspace, chosen, messages)
     held_out = np.arange(len(faces_NHW3)) % _HELD_OUT_EVERY == 0
     train, check = faces_NHW3[~held_out], faces_NHW3[held_out][:_MAX_HELD_OUT]
     figures: dict[str, float | None] = {}
@@ -84,6 +87,8 @@ def _work(config: PipelineConfig, workspace: Workspace, wanted: list[str]) -> St
     calls = [(config, workspace, name, train, chosen) for name in wanted]
     for name, path in zip(wanted, run_in_processes(_ensure_trained, calls), strict=True):
         outputs[name] = workspace.relative(path)
+        learned_from = write_trained_on(path, image_ids[~held_out].tolist())
+        outputs[f"{name}_trained_on"] = workspace.relative(learned_from)
         figures |= _measure(config, workspace, name, check)
     messages.append(
         f"figures are of {len(check)} {_corpus_name(config)} faces that training did not see"
@@ -122,12 +127,14 @@ def _clean_faces(config: PipelineConfig, workspace: Workspace) -> pl.DataFrame:
 
 def _load(
     config: PipelineConfig, workspace: Workspace, chosen: pl.DataFrame, messages: list[str]
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the faces that can be read, (N, H, W, 3), and whose they are, (N,)."""
     size_px = min(config.enhance.target_px, _MAX_TRAINING_PX)
-    faces, num_failed = [], 0
-    for path in chosen["face_path"]:
+    faces, image_ids, num_failed = [], [], 0
+    for image_id, path in chosen.select("image_id", "face_path").iter_rows():
         try:
             faces.append(resize_rgb(read_rgb(workspace.resolve(path)), size_px))
+            image_ids.append(image_id)
         except DataError as error:
             num_failed += 1
             if num_failed == 1:
@@ -139,7 +146,7 @@ def _load(
             f"Expected at least {_MIN_IMAGES} readable faces to train the enhancers; found "
             f"{len(faces)}. Restore the files and run ingest again."
         )
-    return np.stack(faces)
+    return np.stack(faces), np.array(image_ids)
 
 
 def _ensure_trained(
@@ -160,7 +167,7 @@ def _ensure_trained(
         "trained_on": _corpus_name(config),
     }
     data = hash_bytes("\n".join(chosen["image_id"]).encode())
-    identity = fingerprint(settings, CODE_VERSION, {"images": data})
+    identity = fingerprint(settings, _FIT_VERSION, {"images": data})
     path = workspace.models / "enhance" / f"{name}.safetensors"
     if path.exists() and read_card(path).get("fit_identity") == identity:
         _LOGGER.info("%s was trained on the same faces and settings: kept", name)

@@ -17,13 +17,16 @@ from agetf_pipeline.core.parallel import run_in_processes
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TRAINING_MANIFEST
 from agetf_pipeline.data.tables import read_table, table_hashes
+from agetf_pipeline.data.trained_on import trained_on_path, write_trained_on
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
     import torch
 
 STAGE = "train_evaluators"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
+_FIT_VERSION = "2"
+"""Of the arithmetic alone: a network of the same faces and settings is kept."""
 
 # Longest training first: where there are fewer cores than networks, nobody waits for it at the end.
 _NAMES = ("identity_embedder", "age_estimator", "attribute_classifier")
@@ -101,6 +104,8 @@ def _make(
             messages += [_absent(name, path, "photographs here have no labels of attributes")]
         else:
             wanted.append(name)
+    for name in _NAMES:  # of an earlier configuration; those trained here write their own
+        trained_on_path(evaluator_path(workspace, name)).unlink(missing_ok=True)
     counts, figures = {}, {}
     if wanted:
         counts, figures, reason = _train(config, workspace, wanted, device)
@@ -108,6 +113,9 @@ def _make(
             path = evaluator_path(workspace, name)
             if reason is None:
                 outputs[name] = workspace.relative(path)
+                if trained_on_path(path).is_file():
+                    listed = workspace.relative(trained_on_path(path))
+                    outputs[f"{name}_trained_on"] = listed
             else:
                 messages.append(
                     _absent(name, path, reason, "label more images with age and subject")
@@ -191,10 +199,13 @@ def _train(
 
     settings = config.train_evaluators
     if config.synthesize.enabled:
-        data = faces.draw_faces(settings)
+        data, learned_from = faces.draw_faces(settings), []
     else:
         rows = faces.labelled_rows(read_table(workspace, TRAINING_MANIFEST))
-        data = faces.load_labelled_faces(workspace, rows, settings)
+        data, learned_from = (
+            faces.load_labelled_faces(workspace, rows, settings),
+            rows["image_id"].to_list(),
+        )
         reason = training.enough(data, settings)
         if reason is not None:
             return {"num_faces": len(data.faces)}, {}, reason
@@ -206,9 +217,11 @@ def _train(
     calls = []
     for name in wanted:
         made_by = {"faces": data.version, "name": name}
-        identity = fingerprint(_fingerprinted(config), CODE_VERSION, made_by)
+        identity = fingerprint(_fingerprinted(config), _FIT_VERSION, made_by)
         checkpoint = workspace.state / "fit" / f"evaluation_{name}.pt"
         path = evaluator_path(workspace, name)
+        if learned_from:
+            write_trained_on(path, learned_from)
         calls.append((trainers[name], data, settings, path, checkpoint, identity, device))
     together = device.type == "cpu"
     results = run_in_processes(_call, calls) if together else [_call(*call) for call in calls]

@@ -25,6 +25,7 @@ from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data.schemas import IMAGES
 from agetf_pipeline.data.splits import identity_of, split_of
 from agetf_pipeline.data.tables import list_partitions, read_table, table_hashes
+from agetf_pipeline.data.trained_on import write_trained_on
 from agetf_pipeline.experts.load import TRAINED_FILE, expert_folder, weights_hash
 from agetf_pipeline.stages.base import StageReport, run_once
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 STAGE = "train_experts"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
+_FIT_VERSION = "3"
+"""Of the arithmetic alone: a network of the same faces and settings is kept."""
 
 _USUAL: tuple[str, ...] = ("janus", "mivolo", "resnet50", "vgg16")
 _COLUMNS = ["image_id", "face_path", "gender", "true_age_years", "identity", "split"]
@@ -141,6 +144,9 @@ def _work(config: PipelineConfig, workspace: Workspace, partitions: list[str]) -
         messages += outcome.messages
         trained_path = expert_folder(workspace, name) / ("" if name == "janus" else TRAINED_FILE)
         outputs[name] = workspace.relative(trained_path)
+        # With those that only stopped the training: they had a say in its weights.
+        learned_from = write_trained_on(trained_path, parts[name]["image_id"])
+        outputs[f"{name}_trained_on"] = workspace.relative(learned_from)
         expert = config.train_experts.experts[name]
         add_validation(name, expert, outcome.card, counts, figures, messages)
         if outcome.result is not None:
@@ -228,7 +234,7 @@ def _ensure_trained(
         "images": hash_bytes(part.drop("split").write_ndjson().encode()),
         "init_weights": _initial_hash(config, workspace, name) or "none",
     }
-    identity = fingerprint(settings, CODE_VERSION, made_of)
+    identity = fingerprint(settings, _FIT_VERSION, made_of)
     path = expert_folder(workspace, name) / TRAINED_FILE
     if path.exists() and read_card(path).get("fit_identity") == identity:
         _LOGGER.info("%s was trained on the same faces and settings: kept", name)

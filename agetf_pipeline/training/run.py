@@ -15,6 +15,7 @@ from agetf_pipeline.core.work import StageReport, run_once
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import CAPTIONS, ENHANCED, IMAGES, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import read_table, table_hashes
+from agetf_pipeline.data.trained_on import write_trained_on
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from agetf_pipeline.training.loop import Run
 
 STAGE = "train"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
+_FIT_VERSION = "2"
+"""Of the arithmetic alone: a run of the same is gone on with, or kept."""
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _MIN_EFFECTIVE = 10.0
 _NOT_OF_THE_RESULT = (
@@ -91,7 +94,7 @@ def plan_of(config: PipelineConfig, workspace: Workspace) -> Plan:
         path: Path | None = getattr(train, name)
         if path is not None and path.exists():
             inputs[name] = hash_file(path)
-    return Plan(settings, inputs, fingerprint(settings, CODE_VERSION, inputs))
+    return Plan(settings, inputs, fingerprint(settings, _FIT_VERSION, inputs))
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
@@ -173,6 +176,7 @@ def fit(
     model = AgeTransformer(training.model_settings)
     load_state(model, average, "the run's average")
     path = weights_path(config, workspace)
+    learned_from = write_trained_on(path, training.data.image_ids)
     save_weights(path, model, {**training.card, "num_images": state.num_images})
     records.write_metrics(folder, state.history)
     records.write_curves(folder, state.history, f"{train.run_name}: means over the images seen")
@@ -185,7 +189,7 @@ def fit(
     )
     outputs = {"weights": path, "config": folder / records.CONFIG_FILE,
                "metrics": folder / records.METRICS_FILE, "curves": folder / records.CURVES_FILE,
-               "samples": folder / records.SAMPLES_FILE}  # fmt: skip
+               "samples": folder / records.SAMPLES_FILE, "trained_on": learned_from}  # fmt: skip
     return StageReport(
         STAGE,
         counts={
@@ -309,6 +313,7 @@ def _prepare(
         },
         world=world,
         validate=validate,
+        max_silence_s=config.runtime.max_silence_s,
     ), messages
 
 
