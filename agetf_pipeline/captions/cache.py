@@ -77,13 +77,13 @@ def ensure_index(workspace: Workspace, partition: str, version: CaptionVersion) 
     )  # fmt: skip
     if not table.exists():
         return None
-    source = hash_file(table).encode()
-    if _source_of(path) == source:
+    source = hash_file(table)
+    if index_source(path) == source:
         return path
     locks = workspace.state / "locks" / "embeddings"
     with exclusive_lock(locks / f"{partition}.lock", f"embeddings of {partition}"):
         remove_temporary_files(path.parent)
-        return _write_index(path, table, version, source)
+        return _write_index(path, table, version, source.encode())
 
 
 def _write_index(path: Path, table: Path, version: CaptionVersion, source: bytes) -> Path | None:
@@ -244,14 +244,16 @@ def _batch(rows: pl.DataFrame, width: int, schema: pa.Schema, table: Path) -> pa
     return pa.record_batch(columns, schema=schema)
 
 
-def _source_of(path: Path) -> bytes | None:
-    """Return the hash of the table that an index was made of; None where there is no index."""
+def index_source(path: Path) -> str | None:
+    """Return the sha256 of the table that an index was made of; None where there is no index."""
     try:
         with pa.memory_map(str(path)) as source:
             metadata = pa.ipc.open_file(source).schema.metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    return metadata.get(b"source_sha256") if metadata.get(b"format") == _FORMAT else None
+    if metadata.get(b"format") != _FORMAT:
+        return None
+    return metadata.get(b"source_sha256", b"").decode("ascii", "replace") or None
 
 
 def _mapped(path: Path) -> list[pa.RecordBatch]:

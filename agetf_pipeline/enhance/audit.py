@@ -28,7 +28,13 @@ _SLICE_ROWS = 1024
 _TEMPORARY = ".tmp-"
 
 
-def audit_partition(workspace: Workspace, partition: str) -> list[Finding]:
+def audit_partition(
+    workspace: Workspace,
+    partition: str,
+    alone: bool = True,
+    originals: bool = True,
+    hashing: bool = True,
+) -> list[Finding]:
     """Re-verify every link of one enhanced shard; change nothing.
 
     Memory grows with the number of images (their identities and paths), not with their files.
@@ -36,6 +42,9 @@ def audit_partition(workspace: Workspace, partition: str) -> list[Finding]:
     Args:
         workspace: The workspace.
         partition: A CAF partition.
+        alone: Whether the stage is kept from starting meanwhile.
+        originals: Whether the originals and their faces are looked at, too.
+        hashing: Whether copies are hashed; else they are only to be there, and of the told size.
 
     Returns:
         Everything found, errors and notes, in the order of kind, image and path. No error: every
@@ -47,8 +56,8 @@ def audit_partition(workspace: Workspace, partition: str) -> list[Finding]:
         DataError: The partition is no CAF shard.
     """
     partition = caf_partition(shard_of(partition))
-    with _alone(workspace, partition):
-        return sorted(_audit(workspace, partition), key=_order)
+    with _alone(workspace, partition) if alone else nullcontext():
+        return sorted(_audit(workspace, partition, originals, hashing), key=_order)
 
 
 def _order(finding: Finding) -> tuple[bool, str, str, str, str]:
@@ -69,7 +78,9 @@ def _alone(workspace: Workspace, partition: str) -> AbstractContextManager[None]
     return exclusive_lock(lock, f"the audit of {partition}", wait=False)
 
 
-def _audit(workspace: Workspace, partition: str) -> Iterator[Finding]:
+def _audit(
+    workspace: Workspace, partition: str, originals: bool, hashing: bool
+) -> Iterator[Finding]:
     folder = enhanced_folder(workspace, partition)
     table = table_path(workspace, ENHANCED, partition)
     where = workspace.relative(table)
@@ -95,7 +106,7 @@ def _audit(workspace: Workspace, partition: str) -> Iterator[Finding]:
             known.add(candidates[0]["image_id"])
             if any(row["status"] == "ok" for row in candidates):
                 copied.add(candidates[0]["image_id"])
-            yield from _check_image(workspace, where, candidates)
+            yield from _check_image(workspace, where, candidates, originals, hashing)
             progress.advance()
     if recorded:
         for image_id, path in images.select("image_id", "path").iter_rows():
@@ -148,28 +159,36 @@ def _grouped(rows: pl.DataFrame, images: pl.DataFrame) -> Iterator[list[dict[str
 
 
 def _check_image(
-    workspace: Workspace, where: str, candidates: list[dict[str, Any]]
+    workspace: Workspace,
+    where: str,
+    candidates: list[dict[str, Any]],
+    originals: bool,
+    hashing: bool,
 ) -> list[Finding]:
     """Return what is wrong with one image; of several rows, the one that fits best counts."""
-    return min((_check_row(workspace, where, row) for row in candidates), key=_weight)
+    rows = (_check_row(workspace, where, row, originals, hashing) for row in candidates)
+    return min(rows, key=_weight)
 
 
 def _weight(findings: list[Finding]) -> tuple[int, int]:
     return sum(finding.is_error for finding in findings), len(findings)
 
 
-def _check_row(workspace: Workspace, where: str, row: dict[str, Any]) -> list[Finding]:
+def _check_row(
+    workspace: Workspace, where: str, row: dict[str, Any], originals: bool, hashing: bool
+) -> list[Finding]:
     image_id = row["image_id"]
     if row["path"] is None:
         return [Finding("stale_row", image_id, where, "an image of the shard", "none")]
     if row["status"] != "ok":
         return [Finding("failed", image_id, row["path"], "a copy", row["reason"] or "no reason")]
-    return [*check_copy(workspace, row, row), *_check_original(workspace, row)]
+    found = list(check_copy(workspace, row, row, hashing))
+    return [*found, *_check_original(workspace, row)] if originals else found
 
 
 def _check_original(workspace: Workspace, row: dict[str, Any]) -> Iterator[Finding]:
     image_id, path, face_path = row["image_id"], row["path"], row["face_path"]
-    file, face = _original(workspace, path), workspace.resolve(face_path)
+    file, face = original_file(workspace, path), workspace.resolve(face_path)
     if not file.is_file():
         yield Finding("original_missing", image_id, path, "the original", "nothing")
     else:
@@ -190,7 +209,7 @@ def _check_original(workspace: Workspace, row: dict[str, Any]) -> Iterator[Findi
         yield Finding("face_size", image_id, face_path, wanted, size)
 
 
-def _original(workspace: Workspace, path: str) -> Path:
+def original_file(workspace: Workspace, path: str) -> Path:
     """Return an original's file, also where its name is no UTF-8 and the table has it escaped."""
     file = workspace.resolve(path)
     if file.exists() or "\\x" not in path:
