@@ -112,6 +112,22 @@ def _writing_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def reserve(path: Path) -> None:
+    """Take the room of a file that is written through memory, before it is.
+
+    Its blocks would otherwise be asked for one by one, and a full disk answers such a write by
+    killing the process (SIGBUS).
+
+    Args:
+        path: The file, of its final size.
+
+    Raises:
+        OSError: There is not enough room.
+    """
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, max(1, path.stat().st_size))
+
+
 def remove_temporary_folders(folder: Path) -> None:
     """Remove the folders that interrupted writes left in `folder`; under its lock alone."""
     for leftover in folder.glob(f"{_TMP_PREFIX}*"):

@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Any
 
 from agetf_pipeline.config.ingest import ImageLimits
-from agetf_pipeline.core.errors import StageError
-from agetf_pipeline.data.examine_worker import READY
+from agetf_pipeline.core.errors import StageError, StorageError
+from agetf_pipeline.data.examine_worker import READY, STORAGE
 
 _START_S = 120.0
 _FILES_PER_WORKER = 16
@@ -80,6 +80,7 @@ class ExaminePool:
 
         Raises:
             StageError: The processes cannot be started.
+            StorageError: A face cannot be written.
         """
         answers: list[dict[str, Any] | None] = [None] * len(requests)
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -143,6 +144,9 @@ class ExaminePool:
             if worker is None:
                 worker = self._idle.pop() if self._idle else _Worker(self._max_memory_bytes)
             answer = worker.ask(line, self._max_decode_s)
+            if isinstance(answer, dict) and STORAGE in answer:
+                worker.stop()
+                raise StorageError(answer[STORAGE])
             if isinstance(answer, dict):
                 return worker, answer
             how = answer

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from agetf_pipeline.core.errors import StorageError
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.hashing import hash_bytes, hash_file
 from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
@@ -27,6 +28,8 @@ from agetf_pipeline.data.probe import (
 )
 
 READY = "ready"
+STORAGE = "storage"
+"""The answer's only key where nothing could be written."""
 
 
 def examine(path: Path, limits: Limits, crop_to: Path | None, face_px: int) -> dict[str, Any]:
@@ -128,11 +131,14 @@ def serve(max_memory_bytes: int) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         crop_to = request["crop_to"]
-        answer = examine(
-            Path(request["path"]),
-            Limits(**request["limits"]),
-            None if crop_to is None else Path(crop_to),
-            request["face_px"],
-        )
+        try:
+            answer = examine(
+                Path(request["path"]),
+                Limits(**request["limits"]),
+                None if crop_to is None else Path(crop_to),
+                request["face_px"],
+            )
+        except StorageError as error:  # the crop's disk is full: no fault of the picture
+            answer = {STORAGE: str(error)}
         answers.write(f"{json.dumps(answer)}\n")
         answers.flush()

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from agetf_pipeline.core.errors import DataError
-from agetf_pipeline.core.files import atomic_path, remove_temporary_files
+from agetf_pipeline.core.files import atomic_path, remove_temporary_files, reserve
 from agetf_pipeline.core.hashing import fingerprint
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.progress import Progress
@@ -137,13 +137,14 @@ def _cached_images(workspace: Workspace, paths: list[str], size_px: int) -> np.n
             shape = (len(paths), size_px, size_px, 3)
             with atomic_path(path) as temporary, Progress("face cache", len(paths)) as progress:
                 images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+                reserve(temporary)
                 for start in range(0, len(paths), _CHUNK):
                     chunk = paths[start : start + _CHUNK]
                     images[start : start + len(chunk)] = load_faces(workspace, chunk, size_px)
                     progress.advance(len(chunk))
                 images.flush()
                 del images
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def balanced_probabilities(groups: np.ndarray) -> np.ndarray:

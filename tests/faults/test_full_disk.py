@@ -4,18 +4,26 @@ import shutil
 from pathlib import Path
 
 import enhanced_shard
+import numpy as np
 import pytest
 import training_workspace
+from PIL import Image
 from small_disk import NEEDS_MOUNT, fill, small_disk
 from small_registry import agetf, make_registry
 from tiny_shards import write_config, write_shard
 
 from agetf_pipeline.cli import main
+from agetf_pipeline.config.ingest import ImageLimits
 from agetf_pipeline.core.errors import AgetfError, StorageError
 from agetf_pipeline.core.files import write_bytes
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.examine_pool import ExaminePool, Request
+from agetf_pipeline.data.schemas import TRAINING_MANIFEST
+from agetf_pipeline.data.tables import read_table
 from agetf_pipeline.stages import distill, enhance, train
+from agetf_pipeline.synthetic.faces import draw_face, draw_identity
+from agetf_pipeline.training.dataset import load_face_data
 
 pytestmark = NEEDS_MOUNT
 
@@ -162,7 +170,6 @@ def test_the_registry_on_a_full_disk_says_so_and_keeps_its_champion(tmp_path, ca
 
 def test_every_command_ends_with_the_message_and_not_with_a_traceback(tmp_path, capsys):
     """A writer that is not ours, pyarrow without a path of ours, ends the same way."""
-    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
@@ -193,3 +200,40 @@ def test_every_command_ends_with_the_message_and_not_with_a_traceback(tmp_path, 
             assert ending[1] == 1
             assert "No space left on device" in ending[0], name
             (disk / name).unlink(missing_ok=True)
+
+
+def test_a_crop_that_does_not_fit_is_no_bad_picture(tmp_path):
+    photograph = tmp_path / "photograph.png"
+    face = draw_face(draw_identity(1), 35.0, 160)
+    Image.fromarray(np.pad(face, ((80, 80), (80, 80), (0, 0)), mode="edge")).save(photograph)
+    with (
+        small_disk(tmp_path / "disk", 8 * MB) as disk,
+        ExaminePool(ImageLimits(), 64, 1, 60.0) as pool,
+    ):
+        request = Request(photograph, disk / "crop.png")
+        (answer,) = pool.examine([request])
+        if answer["reason"] == "no_face":
+            pytest.fail("the drawn face was not found: draw another")
+        (disk / "crop.png").unlink()
+        filler = fill(disk)
+        with pytest.raises(StorageError, match="No space left on device"):
+            pool.examine([request])
+        assert_tidy(disk)
+        filler.unlink()
+        assert pool.examine([request]) == [answer]
+
+
+def test_a_file_written_through_memory_has_its_room_first(tmp_path):
+    """Without that, the kernel kills who writes to a page that the disk has no room for."""
+    made = training_workspace.make_workspace(tmp_path / "made")
+    with small_disk(tmp_path / "disk", MB) as disk:
+        workspace = Workspace(disk / "workspace")
+        shutil.copytree(made.root, workspace.root)
+        manifest = read_table(workspace, TRAINING_MANIFEST)
+        filler = fill(disk, 20_480)  # eight faces of 64 px take 98 kB
+        with pytest.raises(StorageError, match="No space left on device"):
+            load_face_data(workspace, manifest, 64, "train")
+        assert_tidy(workspace.root)
+        filler.unlink()
+        data = load_face_data(workspace, manifest, 64, "train")
+        assert data.images.shape == (8, 64, 64, 3)
