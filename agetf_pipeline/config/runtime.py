@@ -33,6 +33,12 @@ class RuntimeConfig(Section):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     num_threads: int | None = Field(default=None, ge=1, description="None: every core it may use.")
     precision: Literal["fp32", "bf16"] = "fp32"
+    max_silence_s: float = Field(
+        default=1800.0,
+        gt=0,
+        description="Processes that a stage started and that show no sign of work for so long are "
+        "ended, and the stage with them; it can then be run again.",
+    )
     models_catalogue: Path = Field(
         default=Path("configs/models.yaml"),
         description="Published checkpoints: source, file, sha256, licence. Where it is absent, "

@@ -1,36 +1,93 @@
 """Work done a little ahead, in a thread of its own: decoding while the networks compute."""
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from typing import TypeVar
+
+from agetf_pipeline.core.errors import UnavailableError
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
+class SilentError(Exception):
+    """A result did not come in time."""
+
+
+def result_within(max_silence_s: float | None, future: Future[T]) -> T:
+    """Return a result, or raise what was raised in its place.
+
+    Raises:
+        SilentError: It did not come in time. (A TimeoutError could be the function's own.)
+    """
+    if not wait([future], max_silence_s).done:
+        raise SilentError
+    return future.result()
+
+
 def map_ahead(
-    function: Callable[[S], T], items: Iterable[S], num_ahead: int = 2
+    function: Callable[[S], T],
+    items: Iterable[S],
+    num_ahead: int = 2,
+    max_silence_s: float | None = None,
 ) -> Generator[T, None, None]:
     """Yield `function(item)` of every item in order, computed up to `num_ahead` items ahead.
 
     What is not yet asked for is bounded, however long `items` is. An exception of `function` is
-    raised where its result would have come.
+    raised where its result would have come. Whoever leaves early waits for the item in work.
 
     Args:
         function: Runs in one other thread, one item after the other.
         items: Read in the caller's thread.
         num_ahead: Results that may wait.
+        max_silence_s: How long an item may take; None: for ever.
+
+    Raises:
+        UnavailableError: An item took longer. Its thread is left behind: nobody can end one that
+            waits for a disk, but the process can end without it.
     """
     pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
+    waiting: queue.SimpleQueue[tuple[Future[T], S] | None] = queue.SimpleQueue()
+    # A daemon: the threads of an executor are waited for at the end of the process.
+    thread = threading.Thread(target=_work, args=(function, waiting), name="ahead", daemon=True)
+    thread.start()
+    hangs = False
+    try:
+        for item in items:
+            pending.append(Future())
+            waiting.put((pending[-1], item))
+            if len(pending) > num_ahead:
+                yield result_within(max_silence_s, pending.popleft())
+        while pending:
+            yield result_within(max_silence_s, pending.popleft())
+    except SilentError as error:
+        hangs = True
+        raise UnavailableError(
+            f"Expected the next item of work within {max_silence_s:g} s; found the thread that "
+            "reads ahead still at it: a disk does not answer. See that the folders of the "
+            "workspace do, and run this again. For items that take longer, raise "
+            "runtime.max_silence_s."
+        ) from error
+    finally:
+        for future in pending:
+            future.cancel()
+        waiting.put(None)
+        if not hangs:
+            thread.join()
+
+
+def _work(
+    function: Callable[[S], T], waiting: "queue.SimpleQueue[tuple[Future[T], S] | None]"
+) -> None:
+    while (found := waiting.get()) is not None:
+        future, item = found
+        if not future.set_running_or_notify_cancel():
+            continue
         try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > num_ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+            future.set_result(function(item))
+        except BaseException as error:  # it is raised where the result is asked for
+            future.set_exception(error)
+        del future, found, item

@@ -10,31 +10,44 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
+from agetf_pipeline.core.errors import UnavailableError
 from agetf_pipeline.core.leases import join_leases
 from agetf_pipeline.core.secrets import keep_out_of_logs
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
+_LOOK_EVERY_S = 5.0
+MAX_SILENCE_S = 1800.0
+"""As `runtime.max_silence_s`, for callers without a config."""
 
 
-def run_in_processes(function: Callable[..., T], calls: Sequence[tuple[Any, ...]]) -> list[T]:
+def run_in_processes(
+    function: Callable[..., T],
+    calls: Sequence[tuple[Any, ...]],
+    max_silence_s: float = MAX_SILENCE_S,
+) -> list[T]:
     """Call `function` once per tuple of arguments, in processes of their own, a core each.
 
     Args:
         function: A function of a module (it is found by its name in the other process).
         calls: Arguments of each call; they are pickled.
+        max_silence_s: Where for so long none of the processes has used its CPU, they hang.
 
     Returns:
         The results, in the order of the calls.
 
     Raises:
         Exception: What a call raised; the others are finished first.
+        UnavailableError: The processes hang, or one was killed; none is left.
         BaseException: What interrupted this call (Ctrl-C, a cancelled run); no process is left.
     """
     num_workers = min(len(calls), len(os.sched_getaffinity(0)))
@@ -48,12 +61,75 @@ def run_in_processes(function: Callable[..., T], calls: Sequence[tuple[Any, ...]
         others = set(multiprocessing.active_children())
         try:
             futures = [pool.submit(function, *arguments) for arguments in calls]
-            wait(futures)
+            signs = SignsOfLife(max_silence_s)
+            while wait(futures, timeout=min(_LOOK_EVERY_S, max_silence_s / 4)).not_done:
+                workers = set(multiprocessing.active_children()) - others
+                if not signs.seen(worker.pid for worker in workers if worker.pid is not None):
+                    kill(workers)
+                    raise hanging(f"{len(workers)} processes", max_silence_s)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             _interrupt(set(multiprocessing.active_children()) - others)
             raise
-    return [future.result() for future in futures]
+    try:
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise UnavailableError(
+            f"Expected {num_workers} processes to work until the end; found that one was killed "
+            "(by the kernel where memory ran out: see dmesg). Close other programs, and run this "
+            "again: what the others finished is kept."
+        ) from error
+
+
+class SignsOfLife:
+    """Whether processes work, told by the CPU time that they have used.
+
+    It needs no help of theirs, and tells a process that was stopped, waits for a lock that nobody
+    gives back, or for a disk that does not answer, from one that computes for long. One that spins
+    without an end looks alive.
+
+    Args:
+        max_silence_s: How long none of them may have used any.
+    """
+
+    def __init__(self, max_silence_s: float) -> None:
+        self._max_silence_s = max_silence_s
+        self._used: dict[int, int] = {}
+        self._since_s = time.monotonic()
+
+    def seen(self, pids: Iterable[int]) -> bool:
+        """Look at the processes; whether one has worked in the last `max_silence_s`."""
+        used = {pid: _cpu_ticks(pid) for pid in pids}
+        if used != self._used:
+            self._used, self._since_s = used, time.monotonic()
+        return time.monotonic() - self._since_s < self._max_silence_s
+
+
+def hanging(what: str, max_silence_s: float) -> UnavailableError:
+    """Return the error to raise for processes that showed no sign of work, and were ended."""
+    return UnavailableError(
+        f"Expected signs of work from {what}; found none in {max_silence_s:g} s: stopped, or "
+        "waiting for a disk or another process that does not answer. They were ended. See that the "
+        "folders of the workspace answer, and run this again: what was finished is kept. For work "
+        "that is silent for longer, raise runtime.max_silence_s."
+    )
+
+
+def kill(workers: Iterable[BaseProcess]) -> None:
+    """End processes at once, stopped ones too."""
+    there = list(workers)
+    for worker in there:
+        worker.kill()
+    for worker in there:
+        worker.join()
+
+
+def _cpu_ticks(pid: int) -> int:
+    """Return the CPU time of a process with all its threads, in ticks; -1 where it is gone."""
+    with suppress(OSError, IndexError, ValueError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(value) for value in fields[11:15])
+    return -1
 
 
 def _interrupt(workers: set[BaseProcess]) -> None:

@@ -8,6 +8,7 @@ whoever held the other end is gone, and they leave.
 import json
 import logging
 import os
+import queue
 import select
 import signal
 import subprocess
@@ -23,9 +24,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.core.errors import AgetfError, StageError
+from agetf_pipeline.core.devices import is_device_lost, lost_device
+from agetf_pipeline.core.errors import AgetfError, StageError, UnavailableError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.leases import join_leases
+from agetf_pipeline.core.parallel import hanging
 from agetf_pipeline.core.progress import ProgressEvent, relay
 from agetf_pipeline.core.work import StageReport
 from agetf_pipeline.core.workspace import Workspace
@@ -45,13 +48,14 @@ def launch(config: PipelineConfig, workspace: Workspace) -> StageReport:
     Raises:
         ConfigError: The number of processes does not divide the batch.
         StageError: A process failed; with its message.
+        UnavailableError: They are silent for `runtime.max_silence_s`, or one lost its GPU.
     """
     from agetf_pipeline.training.distributed import World, rows_of
 
     rows_of(World(size=config.train.num_processes), config.train.batch_size)
     file = write_launch_config(config, workspace)
     with _started(command_of(file, config.train.num_processes), config) as child:
-        return _listen(child)
+        return _listen(child, config.runtime.max_silence_s)
 
 
 def command_of(file: Path, num_processes: int) -> list[str]:
@@ -90,8 +94,14 @@ def emit_progress(event: ProgressEvent) -> None:
 
 def emit_error(error: BaseException) -> None:
     """Pass on what ended this process."""
+    if is_device_lost(error):
+        error = lost_device(error)
     text = str(error) if isinstance(error, AgetfError) else f"{type(error).__name__}: {error}"
-    emit("error", {"message": text, "on_purpose": isinstance(error, AgetfError)})
+    passes = isinstance(error, UnavailableError)
+    emit(
+        "error",
+        {"message": text, "on_purpose": isinstance(error, AgetfError), "passes": passes},
+    )
 
 
 def leave_with_the_parent() -> None:
@@ -140,15 +150,19 @@ def _started(command: list[str], config: PipelineConfig) -> Iterator[subprocess.
         _end(child, token)
 
 
-def _listen(child: subprocess.Popen[str]) -> StageReport:
-    assert child.stdout is not None
+def _listen(child: subprocess.Popen[str], max_silence_s: float) -> StageReport:
+    """Relay what the children say until they end.
+
+    A process that stops makes the others wait for it in their next exchange: so it shows, as one
+    that hangs itself does, in that nobody says anything any more.
+    """
     assert child.stderr is not None
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     reader = threading.Thread(target=_keep_tail, args=(child.stderr, tail), daemon=True)
     reader.start()
     report: StageReport | None = None
     errors: list[dict[str, Any]] = []
-    for line in child.stdout:
+    for line in _lines_of(child, max_silence_s):
         event = _event_of(line)
         if event is None:
             _LOGGER.info("%s", line.rstrip())
@@ -165,7 +179,36 @@ def _listen(child: subprocess.Popen[str]) -> StageReport:
     # One fails for a reason, the others because they lost it.
     reasons = [error for error in errors if error["on_purpose"]] or errors
     what = reasons[0]["message"] if reasons else f"exit code {code}\n" + "\n".join(tail)
-    raise StageError(f"Training in several processes stopped. {what}")
+    passes = any(error.get("passes") for error in errors)
+    raise (UnavailableError if passes else StageError)(
+        f"Training in several processes stopped. {what}"
+    )
+
+
+def _lines_of(child: subprocess.Popen[str], max_silence_s: float) -> Iterator[str]:
+    """Yield what the children print.
+
+    Raises:
+        UnavailableError: They printed nothing for so long. (The caller ends them.)
+    """
+    assert child.stdout is not None
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read(stream: IO[str]) -> None:
+        with suppress(ValueError):  # closed by whoever ended the children
+            for line in stream:
+                lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, args=(child.stdout,), name="listen", daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=max_silence_s)
+        except queue.Empty:
+            raise hanging("the processes that train", max_silence_s) from None
+        if line is None:
+            return
+        yield line
 
 
 def _event_of(line: str) -> dict[str, Any] | None:

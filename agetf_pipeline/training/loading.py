@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agetf_pipeline.core.background import map_ahead
+from agetf_pipeline.core.background import SilentError, map_ahead, result_within
 from agetf_pipeline.core.errors import StageError
-from agetf_pipeline.core.parallel import prepare_worker
+from agetf_pipeline.core.parallel import MAX_SILENCE_S, hanging, kill, prepare_worker
 from agetf_pipeline.training.dataset import Batch, Sampler
 from agetf_pipeline.training.vlm_guidance import VlmGuidance
 
@@ -102,6 +102,7 @@ def batches(
     last_step: int,
     num_workers: int = 1,
     pin_memory: bool = False,
+    max_silence_s: float = MAX_SILENCE_S,
 ) -> Generator[Loaded]:
     """Yield the batches of steps `first_step` up to, not including, `last_step`, in order.
 
@@ -114,20 +115,22 @@ def batches(
         num_workers: 0 or 1: a thread of this process; more: so many processes, which end with this
             one however it dies.
         pin_memory: Whether the batches go to a GPU.
+        max_silence_s: Whoever takes longer for a batch hangs.
 
     Raises:
         StageError: A worker process was killed.
+        UnavailableError: Worker processes hang (none is left), or a disk does.
         Exception: What reading a batch raised, where that batch would have come.
     """
     steps = range(first_step, last_step)
     if num_workers > 1:
-        yield from _by_processes(reader, steps, num_workers, pin_memory)
+        yield from _by_processes(reader, steps, num_workers, pin_memory, max_silence_s)
         return
 
     def read(step: int) -> Loaded:
         return _loaded(step, reader.read(step), pin_memory)
 
-    with closing(map_ahead(read, steps, NUM_AHEAD)) as ahead:
+    with closing(map_ahead(read, steps, NUM_AHEAD, max_silence_s)) as ahead:
         yield from ahead
 
 
@@ -175,8 +178,9 @@ def _read_in_worker(step: int) -> dict[str, np.ndarray]:
 
 
 def _by_processes(
-    reader: BatchReader, steps: range, num_workers: int, pin_memory: bool
+    reader: BatchReader, steps: range, num_workers: int, pin_memory: bool, max_silence_s: float
 ) -> Generator[Loaded]:
+    others = set(multiprocessing.active_children())
     # Spawned, not forked: a fork of a process whose thread pools have run, or that holds a GPU,
     # can hang. Batches come through a pipe: /dev/shm is small in many containers.
     pool = ProcessPoolExecutor(
@@ -187,9 +191,13 @@ def _by_processes(
         for step in steps:
             pending.append((step, pool.submit(_read_in_worker, step)))
             if len(pending) > NUM_AHEAD * num_workers:
-                yield _next_of(pending, pin_memory)
+                yield _next_of(pending, pin_memory, max_silence_s)
         while pending:
-            yield _next_of(pending, pin_memory)
+            yield _next_of(pending, pin_memory, max_silence_s)
+    except SilentError as error:
+        # Before the pool is shut down, which waits for them.
+        kill(set(multiprocessing.active_children()) - others)
+        raise hanging(f"{num_workers} processes that read batches", max_silence_s) from error
     except BrokenProcessPool as error:
         raise StageError(
             f"Expected {num_workers} processes that read batches; found that one was killed "
@@ -200,6 +208,10 @@ def _by_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _next_of(pending: deque[tuple[int, Future[dict[str, np.ndarray]]]], pin_memory: bool) -> Loaded:
+def _next_of(
+    pending: deque[tuple[int, Future[dict[str, np.ndarray]]]],
+    pin_memory: bool,
+    max_silence_s: float,
+) -> Loaded:
     step, future = pending.popleft()
-    return _loaded(step, future.result(), pin_memory)
+    return _loaded(step, result_within(max_silence_s, future), pin_memory)

@@ -8,8 +8,8 @@ on its rows of a batch (see `distributed`); whatever only one does is said here 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from agetf_pipeline.age_transformer.discriminator import Discriminator
 from agetf_pipeline.age_transformer.model import AgeTransformer
 from agetf_pipeline.age_transformer.sizes import ModelSettings
 from agetf_pipeline.config.train import TrainConfig
+from agetf_pipeline.core.batches import is_out_of_memory
 from agetf_pipeline.core.devices import computes_bf16
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import atomic_path
+from agetf_pipeline.core.parallel import MAX_SILENCE_S
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.training import objective
 from agetf_pipeline.training.alignment import PairAligner
@@ -71,6 +73,7 @@ class Run:
         validate: Measures the averaged model, in evaluation mode, on faces outside training:
             figures by name, and a picture of a few faces, uint8 (H, W, 3), or None. Called in the
             first process.
+        max_silence_s: Whoever reads a batch and takes longer hangs.
     """
 
     config: TrainConfig
@@ -88,6 +91,7 @@ class Run:
     card: Mapping[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
     validate: Callable[[AgeTransformer], tuple[dict[str, float], np.ndarray | None]] | None = None
+    max_silence_s: float = MAX_SILENCE_S
 
 
 def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
@@ -101,7 +105,9 @@ def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
         The state; its `ema.state` holds the weights to keep.
 
     Raises:
-        StageError: A loss is not finite. The batch is saved in the run folder first.
+        StageError: A loss is not finite (the batch is saved in the run folder first), or the memory
+            does not hold a step.
+        UnavailableError: Whoever reads batches hangs.
     """
     config, first = run.config, run.world.is_first
     state = new_state(run)
@@ -119,13 +125,16 @@ def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
     with (
         Progress(f"train {config.run_name}", config.num_images, first) as progress,
         closing(
-            batches(reader, first_step, last_step, config.num_loader_workers, pinned)
+            batches(
+                reader, first_step, last_step, config.num_loader_workers, pinned, run.max_silence_s
+            )
         ) as arriving,
     ):
         progress.advance(state.num_images)
         logged_s = time.monotonic()
         for loaded in arriving:
-            values = train_step(run, state, loaded, reader.sampler)
+            with _explained_shortage(run):
+                values = train_step(run, state, loaded, reader.sampler)
             for name, value in values.items():
                 sums.setdefault(name, []).append(value)
             progress.advance(config.batch_size, f"loss {values['loss']:.3f}")
@@ -156,6 +165,29 @@ def train(run: Run, stop_after_steps: int | None = None) -> TrainState:
     if board is not None:
         board.close()
     return state
+
+
+@contextmanager
+def _explained_shortage(run: Run) -> Iterator[None]:
+    """Say what to do where the memory does not hold a step.
+
+    A step is not made of halves: the discriminator compares the faces of a batch, and means are
+    weighted over all of it, so that halves would train another network.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        num_images, said = run.config.batch_size // run.world.size, str(error).strip()
+        raise StageError(
+            f"Expected memory on {run.device} for a step of {num_images} images; found too little: "
+            f"{said.splitlines()[0] if said else type(error).__name__}. The last checkpoint "
+            f"is kept ({run.checkpoints}): close other programs on the device and run the same "
+            "again, or share the batch among more devices (train.num_processes, and "
+            "train.sharding=fsdp2), which gives the same network. Otherwise train another one: "
+            "lower train.batch_size or train.ages_per_image, or set train.precision=bf16."
+        ) from error
 
 
 def _reader(run: Run) -> BatchReader:

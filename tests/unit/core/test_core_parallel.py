@@ -50,7 +50,7 @@ def _take_long(marker: Path) -> None:
 def test_an_interrupt_ends_the_processes_and_lets_them_tidy_up(tmp_path, monkeypatch):
     marker = tmp_path / "a"
 
-    def wait(futures):
+    def wait(futures, timeout):
         while not marker.with_suffix(".begun").exists():
             time.sleep(0.01)
         raise _Interrupted
