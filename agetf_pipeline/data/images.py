@@ -78,9 +78,10 @@ def open_picture(data: bytes) -> "Image":
 
     # Pillow warns from here on and raises from twice as many; its own limit is lower than ours.
     PillowImage.MAX_IMAGE_PIXELS = MAX_PIXELS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return PillowImage.open(io.BytesIO(data), formats=FORMATS)
+    # It warns of large pictures and broken EXIF. Not `catch_warnings`, which threads undo for each
+    # other.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    return PillowImage.open(io.BytesIO(data), formats=FORMATS)
 
 
 def read_rgb(path: Path, image_id: str | None = None) -> np.ndarray:
