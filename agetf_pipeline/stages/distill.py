@@ -51,7 +51,7 @@ def _work(config: PipelineConfig, workspace: Workspace, identity: str) -> StageR
     held_out = load_face_data(workspace, manifest, distill.input_px, "val")
     calls = [(config, workspace, name, identity) for name in _NETWORKS]
     if device.type == "cpu":
-        run_in_processes(_ensure_trained, calls)
+        run_in_processes(_ensure_trained, calls, config.runtime.max_silence_s)
     else:
         for call in calls:
             _ensure_trained(*call)

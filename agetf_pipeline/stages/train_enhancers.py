@@ -85,7 +85,8 @@ def _work(config: PipelineConfig, workspace: Workspace, wanted: list[str]) -> St
     outputs = {}
     # Trained on the CPU whatever the device: the tiny networks alone are trained here.
     calls = [(config, workspace, name, train, chosen) for name in wanted]
-    for name, path in zip(wanted, run_in_processes(_ensure_trained, calls), strict=True):
+    paths = run_in_processes(_ensure_trained, calls, config.runtime.max_silence_s)
+    for name, path in zip(wanted, paths, strict=True):
         outputs[name] = workspace.relative(path)
         learned_from = write_trained_on(path, image_ids[~held_out].tolist())
         outputs[f"{name}_trained_on"] = workspace.relative(learned_from)

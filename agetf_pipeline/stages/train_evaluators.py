@@ -224,7 +224,10 @@ def _train(
             write_trained_on(path, learned_from)
         calls.append((trainers[name], data, settings, path, checkpoint, identity, device))
     together = device.type == "cpu"
-    results = run_in_processes(_call, calls) if together else [_call(*call) for call in calls]
+    silence_s = config.runtime.max_silence_s
+    results = (
+        run_in_processes(_call, calls, silence_s) if together else [_call(*call) for call in calls]
+    )
     figures: dict[str, float | None] = {
         f"{name}_final_loss": round(losses[-1], 4)
         for name, losses in zip(wanted, results, strict=True)

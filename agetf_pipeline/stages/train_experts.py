@@ -172,7 +172,7 @@ def _train_all(
     if resolve_device(config.runtime.device).type == "cpu":
         # The longest first, so that the cores end together.
         calls.sort(key=lambda call: -config.train_experts.experts[call[2]].num_steps)
-        results = run_in_processes(_ensure_trained, calls)
+        results = run_in_processes(_ensure_trained, calls, config.runtime.max_silence_s)
     else:
         results = [_ensure_trained(*call) for call in calls]
     by_name = {call[2]: result for call, result in zip(calls, results, strict=True)}

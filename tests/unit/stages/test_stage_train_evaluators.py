@@ -38,7 +38,7 @@ def in_this_process():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             train_evaluators, "run_in_processes",
-            lambda function, calls: [function(*arguments) for arguments in calls],
+            lambda function, calls, _: [function(*arguments) for arguments in calls],
         )  # fmt: skip
         yield
 
