@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.registry import add_parsers as add_registry_parsers
     from agetf_pipeline.commands.render import add_arguments as add_render_arguments
     from agetf_pipeline.commands.storage import add_publish_arguments, add_pull_arguments
+    from agetf_pipeline.commands.verify import add_arguments as add_verify_arguments
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
     parser = argparse.ArgumentParser(
@@ -171,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_publish_arguments(publish)
     publish.set_defaults(run=_storage)
+
+    verify = commands.add_parser(
+        "verify", parents=[configured], help="verify a workspace: tables, links, files, models"
+    )
+    add_verify_arguments(verify)
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -316,6 +323,12 @@ def _storage(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.storage import run
 
     return run(options, say=print)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.verify import run
+
+    return run(options, say=lambda line: print(line, flush=True))
 
 
 def _model(options: argparse.Namespace) -> int:

@@ -1,0 +1,78 @@
+"""The reports of the stages: readable, and what they name still what the stage wrote."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agetf_pipeline.core.files import read_json
+from agetf_pipeline.core.hashing import hash_files
+from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.core.work import StageReport
+from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.stages.names import STAGE_SUMMARIES
+from agetf_pipeline.upkeep.verify_survey import Survey, is_partition
+
+_ABSENT = "absent"
+_HASHED_BY_LINKS = ("data/raw/", "data/truth/", "data/processed/")
+"""Folders of pictures, whose links are verified one by one."""
+
+
+def verify_reports(survey: Survey) -> None:
+    """Check every report of a stage that ran, and hash its outputs again."""
+    folder = survey.workspace.stats / "stages"
+    files = sorted(path for path in folder.rglob("[!.]*.json") if path.is_file())
+    with Progress("verify reports", len(files)) as progress:
+        for path in files:
+            stage, _, partition = path.relative_to(folder).with_suffix("").as_posix().partition("/")
+            _verify_report(survey, path, stage, partition or None)
+            progress.advance()
+
+
+def _verify_report(survey: Survey, path: Path, stage: str, partition: str | None) -> None:
+    if stage not in STAGE_SUMMARIES or (partition is not None and not is_partition(partition)):
+        survey.add("files/foreign", path, "the report of a stage", "another file")
+        return
+    if partition is not None and not survey.wants(partition):
+        return
+    try:
+        stored: dict[str, Any] = read_json(path)
+        hashes: dict[str, str] = stored.pop("_output_hashes", {})
+        outputs = dict(StageReport(**stored).outputs)
+        known = {name: (place, hashes[name]) for name, place in outputs.items() if name in hashes}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        survey.add("files/report", path, f"the report of {stage}", str(error), stage=stage)
+        return
+    survey.count("files", reports=1)
+    busy = survey.is_at_work(None, stage) if partition is None else survey.is_at_work(partition)
+    if not busy:
+        _verify_outputs(survey, stage, known)
+
+
+def _verify_outputs(survey: Survey, stage: str, known: Mapping[str, tuple[str, str]]) -> None:
+    for name, (place, expected) in sorted(known.items()):
+        path = survey.workspace.resolve(place)
+        if expected == _ABSENT or _is_left_to_links(survey, place, path):
+            continue
+        found = output_hash(survey.workspace, path)
+        survey.count("files", outputs=1)
+        if found == _ABSENT:
+            survey.add("files/output_missing", path, f"{name} of {stage}", "nothing", stage=stage)
+        elif found != expected:
+            check = "models/changed" if place.startswith("models/") else "files/output_changed"
+            survey.add(check, path, f"{name} as {stage} wrote it", "other content", stage=stage)
+
+
+def _is_left_to_links(survey: Survey, place: str, path: Path) -> bool:
+    """Folders of pictures are hashed once, and not at all in a quick look."""
+    pictures = f"{place}/".startswith(_HASHED_BY_LINKS) and path.is_dir()
+    return pictures and (survey.quick or "links" in survey.areas) and any(path.iterdir())
+
+
+def output_hash(workspace: Workspace, path: Path) -> str:
+    """Return the hash of a file or a folder as `core.work` records it; `absent`: nothing there."""
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        present = all(file.exists() for file in files) and bool(files)
+        return hash_files(files, workspace.root) if present else _ABSENT
+    except (OSError, ValueError) as error:
+        return f"unreadable: {error}"
