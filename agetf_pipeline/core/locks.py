@@ -34,3 +34,21 @@ def exclusive_lock(path: Path, purpose: str, wait: bool = True) -> Iterator[None
                 "Wait for it to end, or stop it, and run this again."
             ) from error
         yield
+
+
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that any number of processes share, and that who wants it alone waits for.
+
+    Args:
+        path: Lock file; made if absent, never removed. `exclusive_lock` on it is for one alone.
+
+    Raises:
+        StorageError: The lock file cannot be made.
+    """
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        yield

@@ -12,12 +12,14 @@ from agetf_pipeline.core.batches import watching
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import fingerprint, hash_files
-from agetf_pipeline.core.locks import exclusive_lock
+from agetf_pipeline.core.locks import exclusive_lock, shared_lock
 from agetf_pipeline.core.secrets import redact
 from agetf_pipeline.core.workspace import Workspace
 
 _LOGGER = logging.getLogger(__name__)
 _ABSENT = "absent"
+FORGETTING_LOCK = "forgetting.lock"
+"""Shared by every stage that runs; `agetf forget` wants it alone."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,11 @@ def run_once(
     path = report_path(workspace, stage, partition)
     what = stage if partition is None else f"{stage} {partition}"
     forgotten = _forgotten(workspace)
-    with exclusive_lock(workspace.state / "locks" / "stages" / f"{what}.lock", what):
+    locks = workspace.state / "locks"
+    with (
+        shared_lock(locks / FORGETTING_LOCK),
+        exclusive_lock(locks / "stages" / f"{what}.lock", what),
+    ):
         if _forgotten(workspace) != forgotten:
             raise StageError(
                 f"Expected nobody to be forgotten while {what} waited for its lock; found that "
