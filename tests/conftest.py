@@ -48,3 +48,14 @@ def _unlearned_devices():
 
     batches.forget_sizes()
     devices.forget_lost_device()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, in one process, the tests of a file and those that share the main job's run.
+
+    What a module's fixtures make is made once then. The longest tests stand first in the order of
+    the files, so that none of them is begun last.
+    """
+    for item in items:
+        shares = "graph_run" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("graph_run" if shares else str(item.path)))
