@@ -66,6 +66,8 @@ defs = dg.Definitions(
     resources={
         "pipeline": PipelineResource(),
         "gpu_pool": GpuResource(),
+        # No asset hands a value on; configured, so that a run cannot name its folder.
+        "io_manager": dg.fs_io_manager.configured({}),
     },
     executor=deployed_executor(_ASSETS),
 )

@@ -12,6 +12,7 @@ import gc
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,8 +96,19 @@ class GpuResource(dg.ConfigurableResource):
         return list_devices()
 
     def _folder(self) -> Path:
-        usual = Path(os.environ.get("DAGSTER_HOME", ".")) / "gpu"
-        return Path(self.lock_folder or os.environ.get(_LOCKS_VARIABLE) or usual).resolve()
+        home = Path(os.environ.get("DAGSTER_HOME", "."))
+        folder = Path(os.environ.get(_LOCKS_VARIABLE) or home / "gpu").resolve()
+        if not self.lock_folder:
+            return folder
+        # Run configuration can come from a browser: it makes no files just anywhere.
+        named = Path(self.lock_folder).resolve()
+        roots = (folder, home.resolve(), Path(tempfile.gettempdir()).resolve())
+        if not any(named.is_relative_to(root) for root in roots):
+            raise ConfigError(
+                f"Expected lock_folder below DAGSTER_HOME or {roots[-1]}; found {named}. "
+                f"Set {_LOCKS_VARIABLE} for the deployment to use a folder elsewhere."
+            )
+        return named
 
 
 def list_devices() -> list[str]:

@@ -1,12 +1,16 @@
 """The configuration and the workspace that a run works on."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from agetf_pipeline.config import PipelineConfig, load_config, workspace_of
+from agetf_pipeline.config.base import Section
 from agetf_pipeline.core.errors import ConfigError
+from agetf_pipeline.core.secrets import keep_out_of_logs
 from agetf_pipeline.core.workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -14,6 +18,11 @@ CONFIG_VARIABLE = "AGETF_CONFIG"
 DEFAULT_CONFIG = "configs/demo.yaml"
 _NOT_FROM_A_RUN = ("runtime.allow_unverified_weights", "runtime.models_catalogue", "runtime=")
 """What decides which weights may be loaded is not for a browser to change."""
+
+Settings = dict[str, Any]
+
+# Whatever process of Dagster loads the code location logs from here on, too.
+keep_out_of_logs()
 
 
 def deployed_config() -> str:
@@ -28,7 +37,8 @@ class PipelineResource(dg.ConfigurableResource):
         config: A file of `configs/`, or the one that the deployment names in AGETF_CONFIG. Run
             configuration can come from a browser, so it cannot name any other file.
         overrides: `section.key=value`, as on the command line. They cannot move the workspace, nor
-            let weights load that nothing vouches for, nor change addresses of shared storage.
+            let weights load that nothing vouches for, nor change an address (shared storage, the
+            registry), nor name a path outside the workspace and the repository.
     """
 
     config: str = ""
@@ -61,15 +71,53 @@ class PipelineResource(dg.ConfigurableResource):
                 "Set it in the config file."
             )
         config = load_config(path, self.overrides)
-        # With the credentials of the deployment, an address is a way in and a way out.
-        if self.overrides and _addresses(config) != _addresses(load_config(path)):
-            raise ConfigError(
-                "Expected overrides that leave ingest.<corpus>.source_uri and release.publish_uri "
-                "as they are; found others. Set them in the config file."
-            )
-        return config, workspace_of(config)
+        workspace = workspace_of(config)
+        if self.overrides:
+            _refuse_reaching_out(_settings(load_config(path)), _settings(config), workspace)
+        return config, workspace
 
 
-def _addresses(config: PipelineConfig) -> tuple[str | None, ...]:
-    ingest = config.ingest
-    return ingest.ffhq_aging.source_uri, ingest.caf.source_uri, config.release.publish_uri
+def _refuse_reaching_out(before: Settings, after: Settings, workspace: Workspace) -> None:
+    """Refuse overrides of a run that lead out of the machine, or out of the project's folders.
+
+    With the deployment's rights and credentials an address is a way in and a way out, and a path
+    one to any file of the machine: what is in it comes back in tables, pictures and messages.
+
+    Raises:
+        ConfigError: An address was changed, or a path leads elsewhere.
+    """
+    changed = {name: value for name, value in after.items() if before.get(name, None) != value}
+    addresses = [name for name in changed if name.endswith(("_uri", "_url"))]
+    if addresses:
+        raise ConfigError(
+            f"Expected overrides that leave addresses as they are; found others for {addresses}. "
+            "Set them in the config file."
+        )
+    roots = [workspace.root.resolve(), REPOSITORY]
+    outside = [
+        name
+        for name, value in changed.items()
+        if (isinstance(value, Path) or (value and name.endswith("path")))
+        and not any((workspace.root / value).resolve().is_relative_to(root) for root in roots)
+    ]
+    if outside:
+        raise ConfigError(
+            f"Expected paths in the workspace or the repository in the run's overrides; found "
+            f"others for {outside}. Set them in the config file."
+        )
+
+
+def _settings(value: Any, prefix: str = "") -> Settings:
+    """Return every setting by its dotted name, those that no fingerprint holds among them."""
+    if isinstance(value, Section):
+        items = [(name, getattr(value, name)) for name in type(value).model_fields]
+    elif isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for name, item in items:
+        found |= _settings(item, f"{prefix}.{name}".lstrip("."))
+    return found

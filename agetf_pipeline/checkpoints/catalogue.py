@@ -6,13 +6,13 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from agetf_pipeline.config.base import Section
 from agetf_pipeline.config.runtime import RuntimeConfig
 from agetf_pipeline.core.errors import ConfigError
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.core.yaml_files import read_yaml
 
 RECORD_FILE = "checksums.json"
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -216,10 +216,11 @@ def checkpoints_folder(workspace: Workspace) -> Path:
 @lru_cache(maxsize=8)
 def _load(path: Path, _mtime_ns: int) -> Catalogue:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Catalogue.model_validate(values)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = read_yaml(path)
+    except ValueError as error:
         raise ConfigError(f"Expected YAML in {path}; found: {error}. Correct the file.") from error
+    try:
+        return Catalogue.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"

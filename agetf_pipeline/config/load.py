@@ -5,13 +5,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from agetf_pipeline.config.base import rooted
 from agetf_pipeline.config.pipeline import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError
+from agetf_pipeline.core.secrets import redact, redacted
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.core.yaml_files import parse_yaml, read_yaml
+
+_MAX_PARENTS = 10
+_MAX_SHOWN = 200
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -36,13 +40,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
         config = PipelineConfig.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, found {item['input']!r}"
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, "
+            f"found {_shown(item['loc'], item['input'])}"
             for item in error.errors()
         )
+        # Pydantic's own error repeats the values, passwords among them: it is not handed on.
         raise ConfigError(
-            f"Expected settings that fit in {path}; found {problems}. "
+            f"Expected settings that fit in {path}; found {redact(problems)}. "
             "Change these keys; docs/configuration.md lists what there is."
-        ) from error
+        ) from None
     root = path.resolve().parent.parent
     loaded = rooted(config, root)
     assert isinstance(loaded, PipelineConfig)
@@ -57,20 +63,36 @@ def workspace_of(config: PipelineConfig) -> Workspace:
     return Workspace(config.workspace.root)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, num_above: int = 0) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(
             f"Expected a config file at {path}; found nothing. "
             "Give one of configs/*.yaml, or copy configs/folder.yaml and change it."
         )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Expected YAML in {path}; found: {error}. Correct the file.") from error
+        values = read_yaml(path) or {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"Expected YAML in {path}; found: {redact(str(error))}. Correct the file."
+        ) from None
     if not isinstance(values, dict):
         raise ConfigError(f"Expected sections in {path}; found {type(values).__name__}.")
     parent = values.pop("extends", None)
-    return values if parent is None else _merge(_read(path.parent / str(parent)), values)
+    if parent is None:
+        return values
+    if num_above == _MAX_PARENTS or not isinstance(parent, str):
+        raise ConfigError(
+            f"Expected `extends` in {path} to name a file, at most {_MAX_PARENTS} of them one upon "
+            f"the other; found {parent!r}. See that none extends itself."
+        )
+    return _merge(_read(path.parent / parent, num_above + 1), values)
+
+
+def _shown(place: tuple[int | str, ...], value: Any) -> str:
+    """Return a value that does not fit, for a message: no secrets, and not the whole of it."""
+    named = {str(place[-1]): value} if place else {"": value}
+    text = repr(next(iter(redacted(named).values())))
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,13 +109,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
     keys = name.strip().split(".")
     if not separator or not all(keys):
         raise ConfigError(
-            f"Expected an override such as train.batch_size=8; found {override!r}. "
+            f"Expected an override such as train.batch_size=8; found {redact(override)!r}. "
             "Write section.key=value without spaces."
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"Expected YAML after '=' in {override!r}; found: {error}.") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        message = f"Expected YAML after '=' in {override!r}; found: {error}. Correct it."
+        raise ConfigError(redact(message)) from None
     # YAML 1.1 reads 1e-4 as text; people write it as a number.
     if isinstance(value, str):
         with suppress(ValueError):

@@ -5,7 +5,7 @@ from datetime import date
 from pydantic import Field
 
 from agetf_pipeline.config.base import Section
-from agetf_pipeline.config.storage import StorageUri
+from agetf_pipeline.config.storage import StorageUri, TrackingUri
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Names of models, versions of releases. A dot first would hide a folder, or lead out of it."""
@@ -70,8 +70,10 @@ class GatesConfig(Section):
 class RegisterConfig(Section):
     """Where runs and models are registered, and when a new version becomes the champion."""
 
-    tracking_uri: str | None = Field(
-        default=None, description="None: SQLite, mlflow.db of the workspace."
+    tracking_uri: TrackingUri | None = Field(
+        default=None,
+        description="None: SQLite, mlflow.db of the workspace. Credentials are not part of it, but "
+        "come from the environment (docs/security.md).",
     )
     experiment: str = "age-transformer"
     model_name: str = Field(default="age-transformer", pattern=_NAME)

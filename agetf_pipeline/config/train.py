@@ -46,7 +46,7 @@ class LossWeights(Section):
 class TrainConfig(Section):
     """One training run."""
 
-    run_name: str = Field(default="age_transformer", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    run_name: str = Field(default="age_transformer", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
     model: ModelSize = "base-128"
     anchors: Path = Field(default=Path("configs/age_anchors.yaml"))
     guidance: Literal["null", "embedding", "caption"] = Field(

@@ -19,6 +19,7 @@ from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.statistics import effective_number
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.core.yaml_files import read_yaml
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.data.images import load_faces
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, TRAINING_MANIFEST
@@ -328,14 +329,15 @@ def read_anchors(path: Path) -> list[float]:
     Raises:
         DataError: The file is absent or holds something else.
     """
-    import yaml
-
     if not path.is_file():
         raise DataError(
             f"Expected anchor ages at {path}; found nothing. Set train.anchors to "
             "configs/age_anchors.yaml of the repository."
         )
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        values = read_yaml(path)
+    except ValueError as error:
+        raise DataError(f"Expected YAML in {path}; found: {error}. Correct the file.") from error
     anchors = values.get("anchors_years") if isinstance(values, dict) else None
     if not isinstance(anchors, list) or not all(isinstance(a, int | float) for a in anchors):
         anchors = []
