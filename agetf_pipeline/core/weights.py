@@ -41,12 +41,26 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", card: dict[str, An
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the card of a weights file written by `save_weights` (empty for foreign files)."""
+    """Return the card of a weights file written by `save_weights` (empty for foreign files).
+
+    Raises:
+        WeightsError: The file is absent or damaged.
+    """
     from safetensors import safe_open
 
     _require(path)
-    with safe_open(path, framework="pt") as stream:
-        return json.loads((stream.metadata() or {}).get("card", "{}"))
+    try:
+        with safe_open(path, framework="pt") as stream:
+            card = json.loads((stream.metadata() or {}).get("card", "{}"))
+            if isinstance(card, dict):
+                return card
+            found: object = f"a card that is a {type(card).__name__}"
+    except Exception as error:  # safetensors raises an exception class of its own
+        found = error
+    raise WeightsError(
+        f"Expected a safetensors file at {path}; found damage: {found}. Supply the file again; one "
+        "that was written here goes and comes again: delete it, and run the stage that makes it."
+    )
 
 
 def read_state(path: Path) -> "dict[str, Tensor]":

@@ -23,7 +23,9 @@ def load_folder(folder: Path, precision: str) -> tuple[Any, Any, str]:
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
-        processor = transformers.JanusProcessor.from_pretrained(folder, local_files_only=True)
+        processor = transformers.JanusProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         if (folder / TRAINED_HERE).is_file():
             settings = transformers.JanusConfig.from_pretrained(folder, local_files_only=True)
             model: Any = transformers.JanusForConditionalGeneration(settings)
@@ -32,8 +34,8 @@ def load_folder(folder: Path, precision: str) -> tuple[Any, Any, str]:
             return model.to(dtype), processor, trained_on
         _check_tying(folder)
         loaded: Any = transformers.JanusForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype,
-            output_loading_info=True,
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            dtype=dtype, output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise WeightsError(
