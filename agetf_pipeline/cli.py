@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.registry import add_parsers as add_registry_parsers
     from agetf_pipeline.commands.render import add_arguments as add_render_arguments
     from agetf_pipeline.commands.storage import add_publish_arguments, add_pull_arguments
+    from agetf_pipeline.commands.unpack import add_arguments as add_unpack_arguments
     from agetf_pipeline.commands.verify import add_arguments as add_verify_arguments
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
@@ -166,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_pull_arguments(pull)
     pull.set_defaults(run=_storage)
+
+    unpack = commands.add_parser(
+        "unpack", parents=[located], help="unpack CAF shards that arrived as archives"
+    )
+    add_unpack_arguments(unpack)
+    unpack.set_defaults(run=_unpack)
 
     publish = commands.add_parser(
         "publish", parents=[configured], help="copy the release to shared storage"
@@ -329,6 +336,12 @@ def _verify(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.verify import run
 
     return run(options, say=lambda line: print(line, flush=True))
+
+
+def _unpack(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.unpack import run
+
+    return run(options, say=print)
 
 
 def _model(options: argparse.Namespace) -> int:

@@ -69,12 +69,28 @@ class ImageLimits(Section):
         return self
 
 
+class ArchiveLimits(Section):
+    """What `agetf unpack` takes. An archive that exceeds any of these is refused as a whole."""
+
+    max_members: int = Field(default=500_000, ge=1)
+    max_bytes: int = Field(default=500_000_000_000, ge=1, description="Unpacked, in all.")
+    max_member_bytes: int = Field(default=400_000_000, ge=1, description="Unpacked, of one file.")
+    max_ratio: float = Field(
+        default=50.0,
+        ge=1,
+        description="Bytes unpacked for a byte of the archive. Photographs hardly shrink.",
+    )
+    max_path_bytes: int = Field(default=1024, ge=1)
+    max_depth: int = Field(default=16, ge=0, description="Folders above a file.")
+
+
 class IngestConfig(Section):
     """Reading corpora into the tables `images` and `quarantine`."""
 
     ffhq_aging: SourceConfig = SourceConfig()
     caf: SourceConfig = SourceConfig()
     limits: ImageLimits = ImageLimits()
+    archives: ArchiveLimits = ArchiveLimits()
     face_px: int = Field(
         default=256, ge=64, description="Size of the crops of faces that were found."
     )
