@@ -62,6 +62,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 
 def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.captions import add_parsers as add_captions_parsers
+    from agetf_pipeline.commands.forget import add_arguments as add_forget_arguments
     from agetf_pipeline.commands.model import add_parsers as add_model_parsers
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
     from agetf_pipeline.commands.registry import add_parsers as add_registry_parsers
@@ -161,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_registry_parsers(registry, located)
     registry.set_defaults(run=_registry)
+
+    forget = commands.add_parser(
+        "forget", parents=[located], help="take an image or a person out of everything, for good"
+    )
+    add_forget_arguments(forget)
+    forget.set_defaults(run=_forget)
 
     pull = commands.add_parser(
         "pull", parents=[configured], help="copy new photographs from shared storage (s3://, ...)"
@@ -322,6 +329,12 @@ def _captions(options: argparse.Namespace) -> int:
 
 def _registry(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.registry import run
+
+    return run(options, say=print)
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.forget import run
 
     return run(options, say=print)
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def pull_sources(
         StageError: Several failed for other reasons. One: its own error, see `remote.pull`.
     """
     from agetf_pipeline.data.caf import MANIFEST_NAME
+    from agetf_pipeline.data.forgotten import read_forgotten
     from agetf_pipeline.data.remote import pull
 
     chosen = {corpus: uri for corpus, uri in sources(config).items() if only in (None, corpus)}
@@ -71,11 +73,15 @@ def pull_sources(
     folders = {corpus: pull_folder(config, workspace, corpus) for corpus in chosen}
     reports: dict[str, PullReport] = {}
     errors: list[AgetfError] = []
+    forgotten = read_forgotten(workspace)
     for corpus, uri in chosen.items():
         ledger = workspace.state / "pull" / f"{corpus}.jsonl"
         last = MANIFEST_NAME if corpus == "caf" else None
         try:
-            reports[corpus] = pull(uri, folders[corpus], ledger, last, corpus)
+            base = workspace.relative(folders[corpus])
+            reports[corpus] = pull(
+                uri, folders[corpus], ledger, last, corpus, partial(forgotten.has_path, base)
+            )
         except AgetfError as error:
             errors.append(error)
         else:

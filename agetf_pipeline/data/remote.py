@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +79,12 @@ class PullReport:
 
 
 def pull(
-    uri: str, folder: Path, ledger: Path, last: str | None = None, what: str = "files"
+    uri: str,
+    folder: Path,
+    ledger: Path,
+    last: str | None = None,
+    what: str = "files",
+    is_forgotten: Callable[[str], bool] = lambda _: False,
 ) -> PullReport:
     """Copy the new and changed files of a folder in shared storage.
 
@@ -91,6 +96,7 @@ def pull(
         last: File name that comes last in each folder at the top, and only when all other files of
             that folder are here: the manifest of a shard.
         what: For the progress.
+        is_forgotten: Says of a file's name that it was forgotten: it is not fetched again.
 
     Raises:
         ConfigError: The URI cannot be used, see `open_store`.
@@ -109,7 +115,12 @@ def pull(
             )
         folder.mkdir(parents=True, exist_ok=True)
         refused = {**listing.refused, **_through_links(folder, listing)}
-        wanted = [file for file in listing.files.values() if file.name not in refused]
+        wanted = [
+            file
+            for file in listing.files.values()
+            if file.name not in refused
+            and ((folder / file.name).exists() or not is_forgotten(file.name))
+        ]
         with _writing(ledger, known) as lines:
             due = []
             for file in wanted:

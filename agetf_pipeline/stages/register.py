@@ -1,6 +1,7 @@
 """Log the run in MLflow, register its model and the mixture once each, decide who is champion."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import fingerprint, hash_file
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.trained_on import trained_on_path
 from agetf_pipeline.stages.base import StageReport, load_report, report_path, run_once
 from agetf_pipeline.stages.evaluate import STAGE as EVALUATE
 from agetf_pipeline.stages.evaluate import model_path, run_folder
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from agetf_pipeline.registry.tracking import MlflowClient
     from agetf_pipeline.registry.versions import ModelVersion
 
+_LOGGER = logging.getLogger(__name__)
 STAGE = "register"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 _ARTIFACT_SUFFIXES = {".html", ".json", ".md", ".png", ".yaml"}
 _KEY_FIGURES = ("renderings/age_mae_years", "renderings/id_similarity", "renderings/age_spearman")
@@ -51,6 +54,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
             )
     _require_measured(weights, metrics)
     uri = tracking_uri_of(workspace, config.register_model.tracking_uri)
+    _catch_up(config, workspace)
     _forget_where_moved(config, workspace, uri)
     inputs = {"weights": hash_file(weights), "metrics": hash_file(metrics)}
     mixture = _mixture_fingerprint(config, workspace)
@@ -62,6 +66,15 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         workspace, STAGE, settings, CODE_VERSION, inputs,
         lambda: _register(config, workspace, mixture, read_json(metrics), uri),
     )  # fmt: skip
+
+
+def _catch_up(config: PipelineConfig, workspace: Workspace) -> None:
+    """Log the labels that the stage relabel could not log: then, MLflow did not answer."""
+    from agetf_pipeline.registry.label_run import catch_up
+
+    why_not = catch_up(workspace, config.register_model.tracking_uri)
+    if why_not is not None:
+        _LOGGER.warning("%s: %s", STAGE, why_not)
 
 
 def _require_measured(weights: Path, metrics: Path) -> None:
@@ -194,12 +207,15 @@ def _log_report(
 
     def log(client: "MlflowClient", run_id: str) -> None:
         from agetf_pipeline.registry import tracking
+        from agetf_pipeline.registry.trained_on import log_trained_on
 
         settings = config.model_dump(mode="json")
         tracking.log_params(client, run_id, tracking.flatten(settings))
         for path in _report_files(config, workspace):
             client.log_artifact(run_id, str(path), "report")
         client.log_dict(run_id, settings, "config/resolved.json")
+        lists = {"age_transformer": trained_on_path(model_path(config, workspace))}
+        log_trained_on(client, run_id, lists)
         verdicts = {item["name"]: item["verdict"] for item in evaluation["must_hold"]}
         client.set_tag(run_id, "agetf.must_hold", json.dumps(verdicts, sort_keys=True))
 
@@ -240,6 +256,7 @@ def _register_mixture(
     from agetf_pipeline.registry.measured_labels import why_not_its_own
     from agetf_pipeline.registry.mixture_packaging import log_mixture
     from agetf_pipeline.registry.registering import Candidate, register
+    from agetf_pipeline.registry.trained_on import log_trained_on
     from agetf_pipeline.registry.versions import as_compared
 
     settings = config.register_model
@@ -262,6 +279,7 @@ def _register_mixture(
     def log(client: "MlflowClient", run_id: str) -> None:
         from tempfile import TemporaryDirectory
 
+        log_trained_on(client, run_id, _lists_of_mixture(config, workspace))
         if another is not None:
             return
         with TemporaryDirectory() as folder:
@@ -284,6 +302,17 @@ def _register_mixture(
     return register(
         candidate, workspace, uri, log, lambda run_id: log_mixture(run_id, config, workspace), judge
     )
+
+
+def _lists_of_mixture(config: PipelineConfig, workspace: Workspace) -> dict[str, Path]:
+    """Return where it says what experts and calibration learned from; files need not be there."""
+    from agetf_pipeline.experts.load import weights_path
+    from agetf_pipeline.moe.calibration import calibration_path
+
+    experts = sorted(config.train_experts.experts)
+    lists = {name: trained_on_path(weights_path(config, workspace, name)) for name in experts}
+    calibration = calibration_path(config.relabel, workspace)
+    return lists | {"calibration": trained_on_path(calibration)}
 
 
 def _label_rows(path: Path) -> "pl.DataFrame":

@@ -1,0 +1,285 @@
+"""Forgetting an image or a person: recorded, removed everywhere, looked for again.
+
+The order makes a kill at any moment harmless. First the register says what must not come back, and
+that it was begun. Then everything made of it goes, then originals where that is asked for, then the
+rows of the tables `quarantine` and `images`, by which an interrupted request is found again. Then
+all is looked through once more, and only if nothing is left the request is marked as done.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from agetf_pipeline.config.pipeline import PipelineConfig
+from agetf_pipeline.core.errors import AgetfError
+from agetf_pipeline.core.files import write_text
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.locks import exclusive_lock
+from agetf_pipeline.core.work import FORGETTING_LOCK
+from agetf_pipeline.core.workspace import Workspace, is_caf
+from agetf_pipeline.data import forgotten
+from agetf_pipeline.data.forgotten import DETAIL, Entry, Forgotten
+from agetf_pipeline.data.listing import escape_name
+from agetf_pipeline.data.quarantine import FORGOTTEN, quarantine_frame, quarantine_row
+from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
+from agetf_pipeline.data.tables import list_partitions, read_table, table_path, write_table
+from agetf_pipeline.data.trained_on import TrainedModel, models_trained_on
+from agetf_pipeline.registry.tracking import tracking_uri_of
+from agetf_pipeline.registry.trained_on import TrainedVersion, versions_trained_on
+from agetf_pipeline.upkeep.findings import Finding
+from agetf_pipeline.upkeep.forget_plan import Action, find_actions
+from agetf_pipeline.upkeep.forget_release import renew_checksums
+from agetf_pipeline.upkeep.forget_rows import remove_rows
+from agetf_pipeline.upkeep.forget_target import Target, file_of, find_target
+
+
+@dataclass
+class ForgetReport:
+    """What forgetting did, or would do.
+
+    Attributes:
+        num_images: Contents that were forgotten.
+        num_subjects: People.
+        actions: Files that were changed or removed.
+        num_table_rows: Rows that left the table `images`.
+        originals: Files of the target in corpora, and whether each was removed.
+        releases: Releases whose tables changed.
+        models: Networks of the workspace that learned from it.
+        versions: Registered versions that did.
+        left: What is left of it where nothing should be.
+        messages: What a person should know.
+        is_dry: Whether nothing was changed.
+        image_ids: The contents.
+    """
+
+    num_images: int
+    num_subjects: int
+    actions: list[Action]
+    num_table_rows: int
+    originals: dict[Path, bool] = field(default_factory=dict)
+    releases: set[Path] = field(default_factory=set)
+    models: list[TrainedModel] = field(default_factory=list)
+    versions: list[TrainedVersion] = field(default_factory=list)
+    left: list[Finding] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    is_dry: bool = False
+    image_ids: frozenset[str] = frozenset()
+
+
+def forget(
+    config: PipelineConfig,
+    workspace: Workspace,
+    what: Iterable[str],
+    subjects: bool = False,
+    shards: Collection[str] = (),
+    delete_originals: bool = False,
+    dry_run: bool = False,
+) -> ForgetReport:
+    """Forget images or people, and go on with requests that were interrupted.
+
+    Args:
+        config: The configuration.
+        workspace: The workspace.
+        what: Image ids, paths of photographs, or names of subjects; none: only what is unfinished.
+        subjects: Whether `what` are names of subjects.
+        shards: Shards in which subjects are meant; none: all there are, and all to come.
+        delete_originals: Whether originals go, too, those below the workspace's `data/raw`.
+        dry_run: Change nothing, and say what would be done.
+
+    Raises:
+        DataError: Something is unknown or ambiguous, or a file cannot be read.
+        StageError: A stage is running.
+    """
+    lock = workspace.state / "locks" / FORGETTING_LOCK
+    with exclusive_lock(lock, "the workspace (every stage that runs shares it)", wait=False):
+        register, words = forgotten.read_forgotten(workspace), list(what)
+        waiting = forgotten.unfinished(register)
+        target = find_target(config, workspace, words, register, subjects, shards)
+        delete = delete_originals or any(entry.deletes_originals for entry in waiting)
+        if words and not dry_run:
+            register = _begin(workspace, register, target, delete)
+        report = _report(config, workspace, target, delete, resumed=bool(waiting))
+        report.is_dry = dry_run
+        if dry_run:
+            return report
+        _remove(workspace, target, report, resumed=bool(waiting))
+        report.left = _look_again(config, workspace, target)
+        if all(finding.severity != "error" for finding in report.left):
+            num_rows = sum(action.num_rows for action in report.actions) + report.num_table_rows
+            num_files = sum(action.kind != "rows" for action in report.actions)
+            num_files += sum(report.originals.values())
+            forgotten.finish(workspace, register, num_rows, num_files)
+        return report
+
+
+def _begin(
+    workspace: Workspace, register: Forgotten, target: Target, delete_originals: bool
+) -> Forgotten:
+    register = forgotten.with_key(register)
+    entry = Entry(
+        image_ids=tuple(sorted(target.image_ids)),
+        subjects=tuple(sorted(register.subject_hash(*subject) for subject in target.subjects)),
+        paths=forgotten.hashes_of(register, target.paths),
+        deletes_originals=delete_originals,
+    )
+    return forgotten.begin(workspace, entry, register)
+
+
+def _report(
+    config: PipelineConfig, workspace: Workspace, target: Target, delete: bool, resumed: bool
+) -> ForgetReport:
+    """Find everything that is to go, and who learned from it."""
+    raw = (workspace.root / "data" / "raw").resolve()
+    files = {file_of(workspace, path) for path in target.paths}
+    originals = {
+        file: delete and file.parent.resolve().is_relative_to(raw)
+        for file in sorted(files)
+        if file.is_file()
+    }
+    shown = target.rows.height > 0 or resumed
+    actions = find_actions(config, workspace, target, shown, target.partitions)
+    if actions and not shown:
+        # Rows of it are left though its own is gone: stages saw it, and may have drawn it.
+        partitions = target.partitions | _partitions_of(workspace, actions)
+        actions = find_actions(config, workspace, target, True, partitions)
+    report = ForgetReport(
+        len(target.image_ids),
+        len({name for name, _ in target.subjects}),
+        actions,
+        target.rows.height,
+        originals,
+        models=models_trained_on(workspace, target.image_ids),
+        messages=list(target.messages),
+        image_ids=target.image_ids,
+    )
+    uri = tracking_uri_of(workspace, config.register_model.tracking_uri)
+    report.versions, unknown = versions_trained_on(uri, target.image_ids)
+    if unknown:
+        report.messages.append(
+            f"Registered versions that do not say what they learned from: {', '.join(unknown)}. "
+            "They were registered before that was recorded; ask whoever trained them."
+        )
+    if config.register_model.tracking_uri is not None:
+        report.messages.append(
+            f"Reports with pictures of faces may lie among the artifacts of {uri}, which are not "
+            "in this workspace: delete the runs there, and run `mlflow gc`."
+        )
+    if delete and workspace.truth.exists():
+        report.messages.append(
+            "The corpus is drawn: the stage synthesize draws what is missing of it again; it stays "
+            "forgotten, in quarantine."
+        )
+    return report
+
+
+def _partitions_of(workspace: Workspace, actions: list[Action]) -> frozenset[str]:
+    """Return the partitions of the tables that still have rows of the target."""
+    tables = workspace.tables.resolve()
+    found = [a.path.relative_to(tables) for a in actions if a.path.is_relative_to(tables)]
+    return frozenset(Path(*path.parts[1:]).with_suffix("").as_posix() for path in found)
+
+
+def _remove(workspace: Workspace, target: Target, report: ForgetReport, resumed: bool) -> None:
+    """Remove what the report lists, the rows by which it is found again last."""
+    releases = (workspace.root / "outputs" / "release").resolve()
+    for action in report.actions:
+        if action.path.is_relative_to(releases):
+            report.releases.add(releases / action.path.relative_to(releases).parts[0])
+        if action.kind == "rows":
+            remove_rows(action.path, target)
+        else:
+            action.path.unlink(missing_ok=True)
+    if resumed and releases.is_dir():  # killed between the rows and the checksums
+        report.releases |= {folder for folder in releases.iterdir() if folder.is_dir()}
+    for folder in sorted(report.releases):
+        renew_checksums(folder)
+    for file, goes in report.originals.items():
+        if goes:
+            file.unlink(missing_ok=True)
+    for partition in sorted(target.partitions):
+        _move_to_quarantine(workspace, partition, target)
+
+
+def _move_to_quarantine(workspace: Workspace, partition: str, target: Target) -> None:
+    """Put the files of the target into quarantine as forgotten; then take its images out.
+
+    The tables then say what the next ingest would say: every input is in one of them.
+    """
+    ids, paths = list(target.image_ids), list(target.paths)
+    has_images = partition in list_partitions(workspace, IMAGES)
+    has_refused = partition in list_partitions(workspace, QUARANTINE)
+    refused = read_table(workspace, QUARANTINE, [partition] if has_refused else [])
+    images = read_table(workspace, IMAGES, [partition] if has_images else [])
+    is_its = (pl.col("image_id").is_in(ids) | pl.col("path").is_in(paths)).fill_null(False)
+    goes = images.filter(pl.col("image_id").is_in(ids))
+    listed = {
+        row["path"] if "name_not_utf8" in row["flags"] else escape_name(row["path"]): row["path"]
+        for row in goes.iter_rows(named=True)
+    }
+    listed |= {path: path for path in refused.filter(is_its)["path"]}
+    rows = [
+        row for path, named in sorted(listed.items())
+        if (row := _quarantined(workspace, partition, path, named, target)) is not None
+    ]  # fmt: skip
+    frame = pl.concat([quarantine_frame(rows), refused.filter(~is_its)])
+    write_table(workspace, QUARANTINE, partition, frame)
+    csv = workspace.stats / "quarantine" / f"{partition}.csv"
+    write_text(csv, frame.sort("path").write_csv())
+    if has_images:
+        left = images.filter(~pl.col("image_id").is_in(ids))
+        write_table(workspace, IMAGES, partition, left)
+
+
+def _quarantined(
+    workspace: Workspace, partition: str, path: str, named: str, target: Target
+) -> dict | None:
+    """Return the row of a file as the next ingest writes it; None where it is no input of this."""
+    file = file_of(workspace, named)
+    if not file.is_file():  # a manifest goes on listing it
+        return quarantine_row(path, partition, FORGOTTEN, DETAIL) if is_caf(partition) else None
+    image_id = hash_file(file)
+    if image_id not in target.image_ids and not target.subjects:
+        return None  # another picture has taken its name
+    num_bytes = file.stat().st_size
+    return quarantine_row(path, partition, FORGOTTEN, DETAIL, image_id, num_bytes)
+
+
+def _look_again(config: PipelineConfig, workspace: Workspace, target: Target) -> list[Finding]:
+    """Return what is left of the target, in files that were made of the corpora."""
+    findings = [
+        Finding(
+            "error", "forget/left", workspace.relative(action.path), "nothing of it",
+            f"{action.num_rows} rows" if action.kind == "rows" else "the file",
+            "Run this again; if it stays, delete the file.",
+        )
+        for action in find_actions(config, workspace, target, False, frozenset())
+    ]  # fmt: skip
+    for partition in list_partitions(workspace, IMAGES):
+        path = table_path(workspace, IMAGES, partition)
+        found = pl.scan_parquet(path).filter(pl.col("image_id").is_in(list(target.image_ids)))
+        if num := found.select(pl.len()).collect().item():
+            where = workspace.relative(path)
+            findings.append(
+                Finding("error", "forget/left", where, "no row of it", f"{num}", "Run this again.")
+            )
+    return findings + _look_into_databases(workspace, target)
+
+
+def _look_into_databases(workspace: Workspace, target: Target) -> list[Finding]:
+    """Return databases whose bytes name the target: they are others' to change."""
+    findings = []
+    for path in sorted(workspace.root.glob("*.db")):
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise AgetfError(f"Expected to read {path}; found: {error}.") from error
+        if any(literal.encode() in data for literal in target.literals):
+            findings.append(
+                Finding(
+                    "warning", "forget/database", workspace.relative(path), "no mention of it",
+                    "its hash or path", "Delete the run in MLflow, then run `mlflow gc`.",
+                )
+            )  # fmt: skip
+    return findings
