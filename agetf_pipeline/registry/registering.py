@@ -126,6 +126,7 @@ def register(
                 version = versions.create_version(
                     client, model, model_uri, run_id, _tags(candidate)
                 )
+            version = versions.drop_repeats(client, model, version)
             registered = _decide(client, candidate, version, created, judge)
         client.set_terminated(run_id)
     return registered

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 _ODD = re.compile(r"[^\w./ :-]")
 """What MLflow refuses in the name of a metric."""
 
+_TIMES_MEASURED_TAG = "agetf.times_measured"
 _ENVIRONMENT = {
     # No usage reports, no unpickling of what a registry hands out, and no git executable needed.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # A server that is started anew is back within a minute (2 + 4 + 8 + 16 + 32 s between tries);
+    # one that takes requests and never answers holds a stage up for six at most.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
 }
 
 
@@ -64,6 +69,7 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
         DataError: Its SQLite file is damaged.
     """
     mlflow = import_mlflow()
+    from requests.exceptions import RequestException
     from sqlalchemy.exc import DatabaseError
 
     former = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
@@ -73,15 +79,16 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
             mlflow.set_tracking_uri(tracking_uri)
             mlflow.set_registry_uri(tracking_uri)
             yield mlflow.MlflowClient(tracking_uri, tracking_uri)
-    except (mlflow.exceptions.MlflowException, DatabaseError) as error:
+    except (mlflow.exceptions.MlflowException, DatabaseError, RequestException) as error:
         said = database_error(error, tracking_uri)
         if said is not None:
             raise said from error
-        if isinstance(error, DatabaseError):
+        passes = _passes(error, tracking_uri)
+        if isinstance(error, DatabaseError) and not passes:
             raise
-        kind = UnavailableError if _passes(error, tracking_uri) else StageError
+        kind = UnavailableError if passes else StageError
         raise kind(
-            f"Expected the registry {tracking_uri} to answer; found: {error.message} "
+            f"Expected the registry {tracking_uri} to answer; found: {str(error).rstrip('.')}. "
             "See that it is there and writable, and run this again: what was begun is gone on with."
         ) from error
     finally:
@@ -92,7 +99,15 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
 def _passes(error: Any, tracking_uri: str) -> bool:
     """Whether MLflow's error is a server's that is away or overloaded, or a locked database's."""
     from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+    from requests.exceptions import HTTPError, RequestException
+    from sqlalchemy.exc import DatabaseError
 
+    if isinstance(error, DatabaseError):
+        return "database is locked" in str(error)
+    if isinstance(error, RequestException):
+        # Artifacts are sent past MLflow's own handling of errors.
+        code = getattr(error.response, "status_code", 503)
+        return not isinstance(error, HTTPError) or code >= 500 or code == 429
     if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
         return True
     # Over HTTP the client reports a connection that failed as an internal error, too.
@@ -128,13 +143,16 @@ def resume_or_start_run(
 def log_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float]) -> None:
     """Log metrics in batches (over a server, a call each takes long); `=` in a name becomes `:`.
 
-    The newest value is the one that counts, so each bears its time.
+    The last value is the one that counts. MLflow goes by the step before it goes by the time, and a
+    clock may have been set back: so the step counts how often the run was measured.
     """
     from mlflow.entities import Metric
 
+    times = int(client.get_run(run_id).data.tags.get(_TIMES_MEASURED_TAG, "0")) + 1
+    client.set_tag(run_id, _TIMES_MEASURED_TAG, str(times))
     now_ms = int(time.time() * 1000)
     items = [
-        Metric(_ODD.sub("_", name.replace("=", ":")), value, now_ms, 0)
+        Metric(_ODD.sub("_", name.replace("=", ":")), value, now_ms, times)
         for name, value in sorted(metrics.items())
     ]
     for start in range(0, len(items), 500):

@@ -85,6 +85,31 @@ def create_version(
     )
 
 
+def drop_repeats(
+    client: "MlflowClient", model_name: str, version: "ModelVersion"
+) -> "ModelVersion":
+    """Delete what was made twice of one version; return the one that stays, the oldest.
+
+    A server that dies after it made a version, and before it said so, is asked again by MLflow's
+    client once it is back. Nobody knows of such a repeat yet: it is of the same run and weights,
+    and no alias names it. To be called under the registry's lock.
+    """
+    sha256 = version.tags.get(WEIGHTS_TAG)
+    if not sha256 or not version.run_id:
+        return version
+    found = [
+        item
+        for item in client.search_model_versions(f"name = '{model_name}'")
+        if item.tags.get(WEIGHTS_TAG) == sha256 and item.run_id == version.run_id
+    ]
+    first = min(found, key=lambda item: int(item.version), default=version)
+    named = {str(number) for number in client.get_registered_model(model_name).aliases.values()}
+    for item in found:
+        if item.version != first.version and str(item.version) not in named:
+            client.delete_model_version(model_name, str(item.version))
+    return first
+
+
 def write_findings(
     client: "MlflowClient", model_name: str, number: str, decision: Decision, compared: str | None
 ) -> None:

@@ -5,6 +5,8 @@ Reads every partition of `predictions` and `images`, a slice at a time; writes o
 the calibration is worth, the labels to review, and a run in MLflow.
 """
 
+import dataclasses
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from agetf_pipeline.moe.calibration import Calibration
     from agetf_pipeline.moe.labelling import LabelledPartition
 
+_LOGGER = logging.getLogger(__name__)
 STAGE = "relabel"
 CODE_VERSION = "4"
 
@@ -64,7 +67,25 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
     def work() -> StageReport:
         return _relabel(config, workspace, partitions, given)
 
-    return run_once(workspace, STAGE, settings, CODE_VERSION, inputs, work)
+    report = run_once(workspace, STAGE, settings, CODE_VERSION, inputs, work)
+    if report.status == "skipped" and config.relabel.log_to_mlflow:
+        return _logged_by_now(config, workspace, report)
+    return report
+
+
+def _logged_by_now(
+    config: PipelineConfig, workspace: Workspace, report: StageReport
+) -> StageReport:
+    """Log what MLflow did not take when the labels were made; say so where it still does not."""
+    from agetf_pipeline.registry.label_run import catch_up, pending_path
+
+    if not pending_path(workspace).exists():
+        return report
+    why_not = catch_up(workspace, config.register_model.tracking_uri)
+    if why_not is None:
+        return report
+    _LOGGER.warning("%s: %s", STAGE, why_not)
+    return dataclasses.replace(report, messages=[*report.messages, why_not])
 
 
 def _relabel(
@@ -247,23 +268,27 @@ def _silent_experts(summary: pl.DataFrame, experts: list[str]) -> list[str]:
 
 
 def _log(config: PipelineConfig, workspace: Workspace, report: StageReport) -> None:
-    """Log figures, plots and tables of the mixture to MLflow."""
-    from agetf_pipeline.registry.label_run import log_label_run
+    """Log figures, plots and tables of the mixture to MLflow; the labels do not wait for it."""
+    from agetf_pipeline.registry.label_run import LabelRun, log_or_keep
 
     wanted = (".png", ".csv", ".json")
     paths = [workspace.resolve(path) for path in report.outputs.values()]
     exports = workspace.processed  # a row an image: too large for a run's artifacts
     files = [p for p in paths if p.suffix in wanted and not p.is_relative_to(exports)]
     calibration = workspace.resolve(report.outputs["calibration"])
-    log_label_run(
+    why_not = log_or_keep(
         workspace,
         config.register_model.tracking_uri,
-        hash_file(calibration),
-        config.synthesize.enabled,
-        {"relabel": config.relabel.settings()},
-        {**report.figures, **{f"num_{k}": float(v) for k, v in report.counts.items()}},
-        files,
+        LabelRun(
+            hash_file(calibration),
+            config.synthesize.enabled,
+            {"relabel": config.relabel.settings()},
+            {**report.figures, **{f"num_{k}": float(v) for k, v in report.counts.items()}},
+            [workspace.relative(path) for path in files],
+        ),
     )
+    if why_not is not None:
+        report.messages.append(why_not)
 
 
 def _given_calibration(config: PipelineConfig, workspace: Workspace) -> Path | None:
