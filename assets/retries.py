@@ -9,10 +9,13 @@ import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 
 from agetf_pipeline.core.errors import AgetfError, UnavailableError
+from agetf_pipeline.core.secrets import redact, tells_secrets
+from agetf_pipeline.core.storage_errors import storage_error
 
 _LOGGER = logging.getLogger(__name__)
 _PASSING_ERRNOS = frozenset(
@@ -57,12 +60,22 @@ def failing_readably() -> Iterator[None]:
         raise
     except AgetfError as error:
         if passes_by_itself(error):
+            if tells_secrets(error):
+                raise UnavailableError(redact(str(error))) from None
             raise
         _LOGGER.debug("the step failed", exc_info=True)
-        raise dg.Failure(str(error), {"kind": type(error).__name__}, allow_retries=False) from None
+        kind = type(error).__name__
+        raise dg.Failure(redact(str(error)), {"kind": kind}, allow_retries=False) from None
     except Exception as error:
+        text = redact(f"{type(error).__name__}: {error}")
         if passes_by_itself(error):
+            if tells_secrets(error):
+                raise UnavailableError(text) from None
             raise
-        raise dg.Failure(
-            f"{type(error).__name__}: {error}", {"kind": "unexpected"}, allow_retries=False
-        ) from error
+        stored = storage_error(error, Path.cwd())
+        if stored is not None:
+            kind = type(stored).__name__
+            raise dg.Failure(redact(str(stored)), {"kind": kind}, allow_retries=False) from None
+        # Dagster keeps the traceback of the cause, and what the cause says.
+        cause = None if tells_secrets(error) else error
+        raise dg.Failure(text, {"kind": "unexpected"}, allow_retries=False) from cause

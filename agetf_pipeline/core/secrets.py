@@ -78,6 +78,12 @@ def holds_credentials(uri: str) -> bool:
     return any(pattern.search(uri) is not None for pattern, _ in _PATTERNS[:3])
 
 
+def tells_secrets(error: BaseException) -> bool:
+    """Whether an error, what caused it, or the lines of its traceback hold a credential."""
+    trace = "".join(traceback.format_exception(error))
+    return redact(trace) != trace
+
+
 def keep_out_of_logs() -> None:
     """Redact every log record of this process, whoever makes it and wherever it goes."""
     global _factory
