@@ -9,6 +9,7 @@ The AgeTransformer has a loop of its own (`agetf_pipeline.training`).
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,8 +259,21 @@ class _Keeper:
 
         if not self._checkpoint.exists():
             return FitResult()
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        if state["identity"] != self._identity:
+        try:
+            # PyTorch writes checksums and does not look at them when it reads.
+            with zipfile.ZipFile(self._checkpoint) as archive:
+                changed = archive.testzip()
+            if changed is not None:
+                raise zipfile.BadZipFile(f"the bytes of {changed} changed")
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            identity = state["identity"]
+        except Exception as error:  # what PyTorch says of damage is of many classes
+            _LOGGER.warning(
+                "expected the state of a training in %s; found damage (%s): starting afresh",
+                self._checkpoint, str(error).strip().partition("\n")[0][:200],
+            )  # fmt: skip
+            return FitResult()
+        if identity != self._identity:
             _LOGGER.info("%s belongs to other data or settings: starting afresh", self._checkpoint)
             return FitResult()
         self._module.load_state_dict(state["module"])

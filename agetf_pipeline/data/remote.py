@@ -256,9 +256,9 @@ def _read_ledger(path: Path) -> dict[str, tuple[int, str]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             name, num_bytes, tag = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
-        known[name] = (num_bytes, tag)
+        known[str(name)] = (num_bytes, tag)
     return known
 
 

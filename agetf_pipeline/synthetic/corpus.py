@@ -202,9 +202,10 @@ def _draw(
 
 def _verified(workspace: Workspace, ledger: Path) -> dict[str, str] | None:
     """Return a ledger's hashes if every file that it names is there, unchanged."""
-    if not ledger.exists():
+    try:
+        known: dict[str, str] = dict(read_json(ledger))
+    except (FileNotFoundError, ValueError, TypeError):  # absent, or damaged: drawn again
         return None
-    known: dict[str, str] = read_json(ledger)
     for name, digest in known.items():
         path = workspace.resolve(name)
         if not path.is_file() or hash_file(path) != digest:
