@@ -13,6 +13,7 @@ from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import hash_bytes
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.csv_files import for_spreadsheets
 from agetf_pipeline.data.images import read_rgb
 from agetf_pipeline.data.schemas import IMAGES
 from agetf_pipeline.data.tables import table_path
@@ -103,7 +104,7 @@ def write_examples_csv(path: Path, examples: Sequence[Example]) -> None:
         (e.image_id, e.caption, e.raw_caption, e.removed, _say(e.flags), e.reason) for e in examples
     ]
     frame = pl.DataFrame(lines, schema=dict.fromkeys(names, pl.String), orient="row")
-    write_text(path, frame.write_csv())
+    write_text(path, for_spreadsheets(frame))
 
 
 def _say(flags: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.workspace import Workspace, is_caf, shard_of
 from agetf_pipeline.data.corpora import discover_partitions
+from agetf_pipeline.data.csv_files import for_spreadsheets
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES, TableSpec
 from agetf_pipeline.data.tables import list_partitions, table_path
 from agetf_pipeline.enhance.audit import audit_partition
@@ -90,7 +91,7 @@ def known_shards(config: PipelineConfig, workspace: Workspace) -> list[str]:
 def _audit(workspace: Workspace, partition: str) -> AuditedShard:
     findings = audit_partition(workspace, partition)
     file = workspace.stats / "enhance_audit" / f"{shard_of(partition)}.csv"
-    write_text(file, to_frame(findings).write_csv())
+    write_text(file, for_spreadsheets(to_frame(findings)))
     num_images, num_rows = (_num_rows(workspace, spec, partition) for spec in (IMAGES, ENHANCED))
     return AuditedShard(partition, num_images, num_rows, tuple(findings), file)
 

@@ -7,8 +7,9 @@ import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import DataError
-from agetf_pipeline.core.files import atomic_path
+from agetf_pipeline.core.files import atomic_path, write_text
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.csv_files import for_spreadsheets
 from agetf_pipeline.experts import estimate_ages
 
 _WRITERS = {".csv": "write_csv", ".json": "write_json", ".parquet": "write_parquet"}
@@ -40,6 +41,9 @@ def estimate_files(
     if out.suffix not in _WRITERS:
         raise DataError(f"Expected --out to end in {', '.join(_WRITERS)}; found {out.name!r}.")
     frame = estimate_ages(sources, config, workspace, aligned)
+    if out.suffix == ".csv":
+        write_text(out, for_spreadsheets(frame))
+        return frame
     with atomic_path(out) as temporary:
         getattr(frame, _WRITERS[out.suffix])(temporary)
     return frame

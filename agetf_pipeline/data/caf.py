@@ -5,6 +5,7 @@ relative to the shard's folder. An empty age or subject is not known.
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from agetf_pipeline.data.listing import Found, escape_name
 
 MANIFEST_NAME = "manifest.csv"
 MAX_AGE_YEARS = 120
+# Direction marks and zero-width spaces; not the joiners, which some scripts need.
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _REQUIRED = ("path", "subject", "age")
 
 
@@ -87,13 +90,23 @@ def read_manifest(folder: Path) -> list[ManifestRow]:
         rows.append(
             ManifestRow(
                 listed=values["path"],
-                subject=values["subject"] or None,
+                subject=subject_of(values["subject"]),
                 true_age_years=age,
                 age_group=group if group in AGE_GROUPS else None,
                 bad_age=bad_age,
             )
         )
     return rows
+
+
+def subject_of(text: str) -> str | None:
+    """Return a person's name as it is compared and stored, None for none.
+
+    Spellings that nobody can see apart are one: accents composed (NFC), runs of white space one
+    space, marks of direction and zero width gone. Capitals stay as they are.
+    """
+    composed = unicodedata.normalize("NFC", _UNSEEN.sub("", text))
+    return " ".join(composed.split()) or None
 
 
 def match_manifest(rows: Iterable[ManifestRow], files: Iterable[Found]) -> Listing:

@@ -5,8 +5,17 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_MAX_BYTES = 1 << 30
+_FORMULA = r"^[=@\t\r]|^[+-](?:[^0-9.]|.*[^0-9.eE+-])"
+"""What spreadsheet programs take for a formula; signed numbers are none."""
 
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)[a-z]*\.?"
 _DATE = re.compile(
@@ -27,16 +36,10 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[st
         required: Columns that must be there; others are passed on.
 
     Raises:
-        DataError: The file is not UTF-8, not a CSV, lacks columns, or has a row of another length.
+        DataError: The file is not UTF-8, not a CSV, lacks columns, has a row of another length, or
+            cannot be read.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"Expected UTF-8 text in {path}; found byte 0x{error.object[error.start]:02x} in line "
-            f"{line}. Save it as 'CSV UTF-8'."
-        ) from error
+    text = _read_text(path)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -54,6 +57,53 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[st
     except csv.Error as error:
         raise DataError(
             f"Expected a CSV file at {path}; found: {error} in line {reader.line_num}. Correct it."
+        ) from error
+
+
+def for_spreadsheets(frame: "pl.DataFrame") -> str:
+    """Return a frame as CSV that opens in a spreadsheet program as the text it is.
+
+    Texts that such a program would run as a formula (`=...`, `@...`, `+...`, `-...`) get an
+    apostrophe before them; numbers do not. Lists of files and captions hold texts from outside.
+
+    Source: OWASP, CSV injection.
+    """
+    import polars as pl
+
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    return frame.with_columns(
+        pl.when(pl.col(name).str.contains(_FORMULA))
+        .then(pl.concat_str(pl.lit("'"), pl.col(name)))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in texts
+    ).write_csv()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = read_at_most(path, _MAX_BYTES)
+    except TooManyBytesError as error:
+        raise DataError(
+            f"Expected at most {_MAX_BYTES} bytes in {path}; found {error.num_bytes}. Split it."
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"Expected a readable file at {path}; found: {error.strerror}. Check its permissions."
+        ) from error
+    if (zero := data.find(b"\0")) >= 0:
+        line = data[:zero].count(b"\n") + 1
+        raise DataError(
+            f"Expected UTF-8 text in {path}; found a zero byte in line {line}: UTF-16, as Excel's "
+            "'Unicode text', or no text at all. Save it as 'CSV UTF-8'."
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"Expected UTF-8 text in {path}; found byte 0x{data[error.start]:02x} in line "
+            f"{line}. Save it as 'CSV UTF-8'."
         ) from error
 
 

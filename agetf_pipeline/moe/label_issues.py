@@ -12,6 +12,7 @@ import polars as pl
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import atomic_path, write_text
 from agetf_pipeline.data.ages import AGE_GROUPS, group_bounds
+from agetf_pipeline.data.csv_files import for_spreadsheets
 
 ISSUES_SCHEMA: dict[str, type[pl.DataType]] = {
     "rank": pl.Int32,
@@ -110,7 +111,7 @@ def find_label_issues(labels: pl.DataFrame, group_NG: np.ndarray) -> pl.DataFram
 def write_issue_tables(folder: Path, issues: pl.DataFrame) -> dict[str, Path]:
     """Write the list as `label_issues.csv` and `.parquet`; return the files by name."""
     csv, parquet = folder / "label_issues.csv", folder / "label_issues.parquet"
-    write_text(csv, issues.write_csv())
+    write_text(csv, for_spreadsheets(issues))
     with atomic_path(parquet) as temporary:
         issues.write_parquet(temporary, compression="zstd")
     return {"label_issues_csv": csv, "label_issues": parquet}

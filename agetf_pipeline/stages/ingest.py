@@ -2,7 +2,9 @@
 
 Every file of the partition's folder ends in one of the two, and so does every row of a CAF
 manifest. Only new or changed content is decoded. `image_id` is the sha256 of a file's bytes, so one
-content has one row: of several files with the same bytes the first by path is kept.
+content has one row: of several files with the same bytes the first by path is kept. Files with the
+same bytes that are listed as different people or ages are not: none of one shard, and none of a
+later shard.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import canonical_json, hash_bytes, hash_file
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
+from agetf_pipeline.data.claims import Claim, claim_of, conflict_between, conflicts_within
 from agetf_pipeline.data.corpora import require_partitions, source_folder
 from agetf_pipeline.data.corpus import (
     Corpus,
@@ -26,6 +29,7 @@ from agetf_pipeline.data.corpus import (
     list_name,
     read_corpus,
 )
+from agetf_pipeline.data.csv_files import for_spreadsheets
 from agetf_pipeline.data.examinations import Examiner
 from agetf_pipeline.data.ffhq_aging import image_number_of
 from agetf_pipeline.data.forgotten import read_forgotten
@@ -43,7 +47,7 @@ from agetf_pipeline.data.tables import list_partitions, table_path, to_frame, wr
 from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "ingest"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
@@ -70,6 +74,7 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         "examination": examiner.version(),
         "aligned": source.aligned,
         "max_failed_fraction": config.ingest.max_failed_fraction,
+        "max_decode_s": config.ingest.max_decode_s,
     }
     inputs = {
         "files": hash_files(corpus),
@@ -106,8 +111,8 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
 
 def _held_before(
     workspace: Workspace, partition: str, partitions: list[str], ids: set[str]
-) -> dict[str, str]:
-    """Return the images that an earlier partition holds already: id to path.
+) -> dict[str, tuple[str, str | None, float | None]]:
+    """Return the images that an earlier partition holds: id to path, subject and age.
 
     `image_id` is the key of every table over all partitions. The first partition in order keeps the
     image, however often and in whatever order the partitions are read.
@@ -118,10 +123,10 @@ def _held_before(
     if not paths:
         return {}
     # In one scan: file by file, a thousand shards cost five minutes more (measured).
-    scan = pl.scan_parquet(paths, extra_columns="ignore").select("image_id", "path")
+    scan = pl.scan_parquet(paths, extra_columns="ignore")
+    scan = scan.select("image_id", "path", "subject", "true_age_years")
     rows = scan.filter(pl.col("image_id").is_in(list(ids))).collect()
-    held: dict[str, str] = dict(rows.iter_rows())
-    return dict(sorted(held.items()))
+    return {image_id: tuple(said) for image_id, *said in sorted(rows.iter_rows())}
 
 
 def _ingest(
@@ -131,15 +136,20 @@ def _ingest(
     folder: Path,
     examiner: Examiner,
     corpus: Corpus,
-    elsewhere: dict[str, str],
+    elsewhere: dict[str, tuple[str, str | None, float | None]],
 ) -> StageReport:
     base = workspace.relative(folder)
     candidates = [f for f in corpus.files if f.relative not in corpus.refused]
     contents = {corpus.ids[f.relative]: f.path for f in reversed(candidates)}
     examined = examiner.examine(contents)
-    held = {image_id: escape_name(path) for image_id, path in elsewhere.items()}
+    held = {
+        image_id: Claim(escape_name(path), subject, age)
+        for image_id, (path, subject, age) in elsewhere.items()
+    }
+    corpus.refused.update(conflicts_within(corpus, candidates, base))
     rows: list[dict[str, Any]] = []
     quarantined: list[dict[str, Any]] = []
+    num_contradicting = 0
     for found in corpus.files:
         path = f"{base}/{found.relative}"
         image_id = corpus.ids.get(found.relative)
@@ -151,10 +161,17 @@ def _ingest(
             if finding["reason"] is not None:
                 why = finding["reason"], finding["detail"]
             elif image_id in held:
-                duplicate_of = held[image_id]
+                duplicate_of = held[image_id].path
                 why = "duplicate", f"The same bytes as {duplicate_of}, which was kept."
+                if differing := conflict_between(claim_of(corpus, found, base), held[image_id]):
+                    num_contradicting += 1
+                    why = (
+                        "conflicting_rows",
+                        f"The same bytes as {duplicate_of}, which was kept; there it is listed "
+                        f"with {differing}. Correct one of the two lists.",
+                    )
             else:
-                held[image_id] = escape_name(path)
+                held[image_id] = claim_of(corpus, found, base)
                 rows.append(_image_row(workspace, examiner, corpus, found, path, finding))
                 continue
         quarantined.append(
@@ -177,7 +194,7 @@ def _ingest(
         "quarantine": write_table(workspace, QUARANTINE, partition, quarantine),
         "quarantine_csv": workspace.stats / "quarantine" / f"{partition}.csv",
     }
-    write_text(outputs["quarantine_csv"], quarantine.sort("path").write_csv())
+    write_text(outputs["quarantine_csv"], for_spreadsheets(quarantine.sort("path")))
     if examiner.faces.is_dir() and any(examiner.faces.iterdir()):
         outputs["faces"] = examiner.faces
     reasons = dict(sorted(Counter(quarantine["reason"].to_list()).items()))
@@ -192,6 +209,7 @@ def _ingest(
         },
         outputs={name: workspace.relative(path) for name, path in outputs.items()},
         messages=corpus.messages
+        + _explain_people(rows, num_contradicting)
         + explain_labels([row["image_number"] for row in rows], corpus)
         + _explain_images(images, examiner.source)
         + _explain_quarantine(reasons, workspace.relative(outputs["quarantine_csv"])),
@@ -297,6 +315,23 @@ def _explain_quarantine(reasons: dict[str, int], csv: str) -> list[str]:
     if not reasons:
         return []
     return [f"In quarantine: {describe_counts(reasons)}. {csv} says why, file by file."]
+
+
+def _explain_people(rows: list[dict[str, Any]], num_contradicting: int) -> list[str]:
+    messages = []
+    if num_contradicting:
+        messages.append(
+            "Images that an earlier shard has too, with another subject or age: "
+            f"{num_contradicting}. They were not taken; one of the two lists is wrong."
+        )
+    spellings = {row["subject"] for row in rows if row["subject"] is not None}
+    num_alike = len(spellings) - len({spelling.casefold() for spelling in spellings})
+    if num_alike:
+        messages.append(
+            f"Subjects that differ from another one in capitals alone: {num_alike}. They count as "
+            "different people, and always go into the same split; spell one person one way."
+        )
+    return messages
 
 
 def _explain_forgotten(workspace: Workspace, partition: str, partitions: list[str]) -> list[str]:
