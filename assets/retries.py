@@ -7,17 +7,20 @@ do; doing the same again would say it again, later.
 
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
-from agetf_pipeline.core.errors import AgetfError, UnavailableError
+from agetf_pipeline.core.errors import AgetfError, DeviceLostError, UnavailableError
 from agetf_pipeline.core.secrets import redact, tells_secrets
 from agetf_pipeline.core.storage_errors import storage_error
 
 _LOGGER = logging.getLogger(__name__)
+_EXECUTOR_VARIABLE = "AGETF_EXECUTOR"
+"""As in `jobs/executors.py`, which stands above the assets."""
 _PASSING_ERRNOS = frozenset(
     {errno.ESTALE, errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
      errno.EHOSTUNREACH, errno.ETIMEDOUT}
@@ -31,10 +34,22 @@ NETWORK_RETRIES = dg.RetryPolicy(
 _REACHING_OUT = frozenset({"evaluate", "register"})
 """Stages that read or write the model registry, which may be a server."""
 
+# A GPU that is lost once may be well in another process; one that is lost again needs a person. The
+# same goes for processes that hang. What was finished is not done again.
+COMPUTING_RETRIES = dg.RetryPolicy(max_retries=1, delay=60)
+_COMPUTING = frozenset({"predict", "enhance", "caption", "recheck", "train"})
+
 
 def retry_policy(stage: str) -> dg.RetryPolicy | None:
     """Return when the step of a stage is tried again; None where nothing can pass by itself."""
-    return NETWORK_RETRIES if stage in _REACHING_OUT else None
+    if stage in _REACHING_OUT:
+        return NETWORK_RETRIES
+    return COMPUTING_RETRIES if stage in _COMPUTING else None
+
+
+def _has_its_own_process() -> bool:
+    """Whether a step that is tried again is tried in another process."""
+    return os.environ.get(_EXECUTOR_VARIABLE, "in_process") != "in_process"
 
 
 def passes_by_itself(error: BaseException) -> bool:
@@ -48,7 +63,9 @@ def passes_by_itself(error: BaseException) -> bool:
 def failing_readably() -> Iterator[None]:
     """Turn errors into failures of a step that say what to do and are not tried again.
 
-    What passes by itself is left as it is, for the step's retry policy. A failure of the library's
+    What passes by itself is left as it is, for the step's retry policy. A GPU that this process has
+    lost comes back in another one alone: where all steps of a run share one, the run fails, and
+    whoever launches it again has a new process. A failure of the library's
     own shows its message alone; where the cause is unknown, the traceback stays with it.
 
     Raises:
@@ -59,7 +76,8 @@ def failing_readably() -> Iterator[None]:
     except (dg.Failure, dg.RetryRequested):
         raise
     except AgetfError as error:
-        if passes_by_itself(error):
+        lost = isinstance(error, DeviceLostError) and not _has_its_own_process()
+        if passes_by_itself(error) and not lost:
             if tells_secrets(error):
                 raise UnavailableError(redact(str(error))) from None
             raise

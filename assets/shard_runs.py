@@ -15,7 +15,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from agetf_pipeline.core.errors import DataError, StageError
+from agetf_pipeline.core.errors import DataError, DeviceLostError, StageError, UnavailableError
 from agetf_pipeline.stages.base import StageReport
 
 _NUM_NAMED = 10
@@ -41,15 +41,21 @@ def materialise_each(
 
     Raises:
         StageError: Some shards cannot be used; the others were done first.
+        UnavailableError: As before, and all of them may be usable a minute later.
+        DeviceLostError: The GPU is gone; the shards before it are done.
     """
     # Dagster's own mark for steps whose body logs their events (observable sources).
     context.add_output_metadata({SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
     done_before = _logged_in_this_run(context) if context.retry_number else set()
     failed: dict[str, str] = {}
+    passing = True
     for shard in context.partition_keys:
         try:
             report = run_one(shard)
+        except DeviceLostError:
+            raise  # nor could the other shards be computed in this process
         except (DataError, StageError) as error:
+            passing &= isinstance(error, UnavailableError)
             context.log.error(f"{shard}: {error}")
             failed[shard] = str(error)
             continue
@@ -63,7 +69,8 @@ def materialise_each(
                 )
             )
     if failed:
-        raise StageError(describe_failures(failed, len(context.partition_keys)))
+        kind = UnavailableError if passing else StageError
+        raise kind(describe_failures(failed, len(context.partition_keys)))
 
 
 def describe_failures(failed: dict[str, str], num_shards: int) -> str:

@@ -35,6 +35,9 @@ _MESSAGE = (
     "kept: launch it again, and it goes on."
 )
 
+_known: dict[str, tuple[int, int]] = {}
+"""By run: its process, and the ticks since the machine's start at which that began."""
+
 
 def reap(instance: dg.DagsterInstance, among: set[str] | None = None) -> set[str]:
     """End the runs whose processes on this machine are dead, and free their slots.
@@ -59,11 +62,14 @@ def find_stale(instance: dg.DagsterInstance) -> set[str]:
     that a code server elsewhere started (it has a port, not a socket) cannot be judged from here.
     """
     stale = set()
-    for run in instance.get_runs(dg.RunsFilter(statuses=_WORKED_ON)):
+    runs = instance.get_runs(dg.RunsFilter(statuses=_WORKED_ON))
+    for gone in _known.keys() - {run.run_id for run in runs}:
+        del _known[gone]
+    for run in runs:
         if '"port"' in run.tags.get(_GRPC_TAG, ""):
             continue
         worker = _worker_of(instance, run.run_id)
-        if worker is not None and not _works(*worker):
+        if worker is not None and not _works(run.run_id, *worker):
             stale.add(run.run_id)
     return stale
 
@@ -125,13 +131,23 @@ def _worker_of(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] |
     return None
 
 
-def _works(pid: int, written_s: float) -> bool:
-    """Whether this process is still the one that wrote its id at that time."""
+def _works(run_id: str, pid: int, written_s: float) -> bool:
+    """Whether this process is still the one that wrote its id at that time.
+
+    Once it was found to be, it is known by the kernel's count of ticks at its start: the clock may
+    be set anew while it runs, and with it the time at which the machine seems to have started.
+    """
     with suppress(OSError, IndexError, ValueError):
         # The name of the program, in parentheses, may hold blanks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         state, ticks = fields[0], int(fields[19])
-        return state not in "ZX" and _started_s(ticks) <= written_s + _CLOCK_SLACK_S
+        if state in "ZX":
+            return False
+        if run_id in _known:
+            return _known[run_id] == (pid, ticks)
+        if _started_s(ticks) <= written_s + _CLOCK_SLACK_S:
+            _known[run_id] = pid, ticks
+            return True
     return False
 
 

@@ -6,7 +6,13 @@ import dagster as dg
 import pytest
 
 from agetf_pipeline.core.errors import DataError, StageError, UnavailableError
-from assets.retries import NETWORK_RETRIES, failing_readably, passes_by_itself, retry_policy
+from assets.retries import (
+    COMPUTING_RETRIES,
+    NETWORK_RETRIES,
+    failing_readably,
+    passes_by_itself,
+    retry_policy,
+)
 
 
 def run(errors: list[Exception], policy: dg.RetryPolicy | None):
@@ -59,7 +65,7 @@ def test_a_full_disk_does_not_pass_by_itself_but_a_lost_file_system_may():
     assert passes_by_itself(OSError(errno.ESTALE, "stale file handle"))
 
 
-def test_only_stages_that_reach_over_a_network_are_tried_again():
+def test_only_stages_that_reach_over_a_network_or_compute_are_tried_again():
     from definitions import defs
 
     graph = defs.resolve_asset_graph()
@@ -68,8 +74,12 @@ def test_only_stages_that_reach_over_a_network_are_tried_again():
         for key in graph.get_all_asset_keys()
         if graph.assets_def_for_key(key).node_def.retry_policy is not None
     }
-    assert retried == {"evaluation_report", "registered_model"}
-    assert retry_policy("train") is None
+    assert retried == {
+        "evaluation_report", "registered_model", "ffhq_predictions", "caf_predictions",
+        "caf_enhanced", "caf_enhanced_ages", "ffhq_captions", "caf_captions", "age_transformer",
+    }  # fmt: skip
+    assert retry_policy("ingest") is None
+    assert retry_policy("train") == COMPUTING_RETRIES
     assert retry_policy("register") == NETWORK_RETRIES
 
 
