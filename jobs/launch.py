@@ -7,7 +7,6 @@ at any point and started again, it goes on: every stage knows what it has alread
 import argparse
 import logging
 import os
-import shutil
 import sys
 import time
 import warnings
@@ -18,11 +17,12 @@ import dagster as dg
 from dagster._core.execution.plan.objects import StepFailureData
 
 from agetf_pipeline.core.devices import prepare_process
-from agetf_pipeline.core.errors import AgetfError
+from agetf_pipeline.core.files import write_bytes
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import is_caf, shard_of
 from assets.partitions import CAF_SHARDS
 from jobs.asset_jobs import CORPUS, PIPELINE
+from jobs.ending import describe_end
 from jobs.overlap import UNFINISHED, refuse_overlap, run_tags
 from jobs.stale_runs import reap
 from jobs.summary import print_summary
@@ -35,9 +35,13 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def prepare_home(home: Path) -> None:
-    """Make the folder of the Dagster instance, with its settings."""
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(REPOSITORY / "configs" / "dagster.yaml", home / "dagster.yaml")
+    """Make the folder of the Dagster instance, with its settings.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    settings = (REPOSITORY / "configs" / "dagster.yaml").read_bytes()
+    write_bytes(home / "dagster.yaml", settings)
     os.environ["DAGSTER_HOME"] = str(home)
 
 
@@ -51,18 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_process()
     log_to_terminal()
     os.environ[CONFIG_VARIABLE] = options.config
-    prepare_home(options.home.resolve())
     started_s = time.monotonic()
     try:
+        prepare_home(options.home.resolve())
         config, workspace = PipelineResource().load()
         with (
             exclusive_lock(options.home / "launch.lock", "the main job", wait=False),
             dg.DagsterInstance.get() as instance,
         ):
             succeeded = _run(instance)
-    except AgetfError as error:
-        print(f"\n{error}", file=sys.stderr)  # noqa: T201
-        return 1
+    except BaseException as error:  # Dagster's interruption is none of Python's Exceptions
+        ending = describe_end(error, options.home.resolve())
+        if ending is None:
+            raise
+        print(f"\n{ending[0]}", file=sys.stderr)  # noqa: T201
+        return ending[1]
     if succeeded:
         print_summary(config, workspace, time.monotonic() - started_s)
     return 0 if succeeded else 1

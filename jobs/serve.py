@@ -14,6 +14,7 @@ import dagster as dg
 
 from agetf_pipeline.core.devices import prepare_process
 from agetf_pipeline.core.errors import StageError
+from jobs.ending import describe_end
 from jobs.guard import OriginGuard
 from jobs.launch import prepare_home
 from jobs.stale_runs import watch
@@ -32,7 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
     prepare_process()
-    prepare_home(options.home.resolve())
+    try:
+        return _serve_home(options.home.resolve(), options.port)
+    except Exception as error:
+        ending = describe_end(error, options.home.resolve())
+        if ending is None:
+            raise
+        print(ending[0], file=sys.stderr)  # noqa: T201
+        return ending[1]
+
+
+def _serve_home(home: Path, port: int) -> int:
+    """Serve until interrupted, with the daemon beside the webserver."""
+    prepare_home(home)
     # A terminal's Ctrl-C reaches the whole group; `kill` reaches this process alone.
     signal.signal(signal.SIGTERM, _interrupt)
     with dg.DagsterInstance.get() as instance:
@@ -44,12 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             env=os.environ | {"PYTHONWARNINGS": "ignore"},
         )
         try:
-            _serve(instance, options.port)
+            _serve(instance, port)
         except KeyboardInterrupt:
             pass
-        except StageError as error:
-            print(error, file=sys.stderr)  # noqa: T201
-            return 1
         finally:
             stop.set()
             watching.join()

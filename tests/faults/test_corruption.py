@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import torch
 from small_registry import agetf, make_registry
@@ -215,3 +216,41 @@ def test_a_damaged_config_is_named(tmp_path, damage):
         path.mkdir()
     with pytest.raises(ConfigError, match=r"own\.yaml"):
         load_config(path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten"])
+@pytest.mark.parametrize("command", ["launch", "serve"])
+def test_a_damaged_dagster_instance_is_named(tmp_path, command, damage, monkeypatch, capsys):
+    """The databases are real ones of Dagster's; only the pages behind the first are damaged."""
+    from jobs import launch, serve
+
+    home = tmp_path / "home"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("AGETF_CONFIG", "configs/test.yaml")
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # of this process, the tests'
+    launch.prepare_home(home)
+    with dg.DagsterInstance.get() as instance:
+        instance.event_log_storage.set_concurrency_slots("gpu", 1)
+        instance.get_runs()
+    databases = sorted(home.rglob("*.db"))
+    assert databases
+    for database in databases:
+        data = database.read_bytes()
+        kept = data[: len(data) // 2] if damage == "truncated" else data[:1024]
+        database.write_bytes(kept if damage == "truncated" else kept + b"\xa5" * len(data[1024:]))
+        for log in home.rglob(f"{database.name}-*"):
+            log.unlink()
+    config = tmp_path / "configs" / "own.yaml"
+    config.parent.mkdir()
+    config.write_text(f"workspace: {{root: {tmp_path / 'workspace'}}}\n")
+    capsys.readouterr()
+    arguments = ["--home", str(home)]
+    if command == "launch":
+        assert launch.main(["--config", str(config), *arguments]) == 1
+    else:
+        assert serve.main([*arguments, "--port", "0"]) == 1
+    said = capsys.readouterr().err
+    assert "Expected Dagster's databases" in said, said
+    assert "runs.db" in said
+    assert f"mv {home} {home}.damaged" in said
+    assert "Tables, models, pictures and the registry" in said
