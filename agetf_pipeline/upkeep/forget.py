@@ -20,6 +20,7 @@ from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.work import FORGETTING_LOCK
 from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data import forgotten
+from agetf_pipeline.data.csv_files import for_spreadsheets
 from agetf_pipeline.data.forgotten import DETAIL, Entry, Forgotten
 from agetf_pipeline.data.listing import escape_name
 from agetf_pipeline.data.quarantine import FORGOTTEN, quarantine_frame, quarantine_row
@@ -226,7 +227,7 @@ def _move_to_quarantine(workspace: Workspace, partition: str, target: Target) ->
     frame = pl.concat([quarantine_frame(rows), refused.filter(~is_its)])
     write_table(workspace, QUARANTINE, partition, frame)
     csv = workspace.stats / "quarantine" / f"{partition}.csv"
-    write_text(csv, frame.sort("path").write_csv())
+    write_text(csv, for_spreadsheets(frame.sort("path")))
     if has_images:
         left = images.filter(~pl.col("image_id").is_in(ids))
         write_table(workspace, IMAGES, partition, left)
