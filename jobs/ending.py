@@ -6,7 +6,7 @@ from pathlib import Path
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from agetf_pipeline.core.ending import FAILED, describe_ending
-from agetf_pipeline.core.sqlite_files import sqlite_damage
+from agetf_pipeline.upkeep.verify_sqlite import integrity_of
 
 _DAMAGE = ("malformed", "file is not a database")
 _MAX_CAUSES = 8
@@ -51,7 +51,7 @@ def _speaks_of_damage(error: BaseException) -> bool:
 def _damaged_databases(home: Path) -> list[str]:
     found = []
     for path in sorted(home.rglob("*.db")):
-        damage = sqlite_damage(path)
+        damage = integrity_of(path, quick=True)
         if damage is not None:
             found.append(f"{path.relative_to(home)} ({damage.splitlines()[0][:100]})")
     return found

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from agetf_pipeline.core.errors import StorageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.progress import Progress
@@ -60,7 +61,7 @@ def remember(path: Path, digest: str, workspace: Workspace) -> None:
     memory[os.path.realpath(path)] = {"stamp": list(stamp), "sha256": digest}
     try:
         write_json(_memory(workspace), memory)
-    except OSError as error:  # a workspace to read from only: the next load hashes again
+    except (OSError, StorageError) as error:  # read-only, full: the next load hashes again
         _LOGGER.debug("checksum of %s not remembered: %s", path, error)
 
 
