@@ -1,7 +1,6 @@
 """`agetf verify`: everything in a workspace against everything else; nothing is changed."""
 
 import argparse
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -99,16 +98,16 @@ def _keep(workspace: "Workspace", result: "Verification") -> str:
     """Write the whole list to stats/verify.csv; return what became of it."""
     import polars as pl
 
-    from agetf_pipeline.core.files import write_bytes
+    from agetf_pipeline.core.errors import StorageError
+    from agetf_pipeline.core.files import write_text
+    from agetf_pipeline.data.csv_files import for_spreadsheets
     from agetf_pipeline.upkeep.findings import COLUMNS
 
     rows = [asdict(finding) for finding in result.findings]
     frame = pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.String))
-    buffer = io.BytesIO()
-    frame.write_csv(buffer)
     path = workspace.stats / "verify.csv"
     try:
-        write_bytes(path, buffer.getvalue())
-    except OSError as error:  # a full or read-only disk is no reason to keep quiet
-        return f"not written: {path} ({error.strerror or error})"
+        write_text(path, for_spreadsheets(frame))
+    except (OSError, StorageError) as error:  # a full disk is no reason to keep quiet
+        return f"not written: {path} ({error})"
     return f"written: {path}"

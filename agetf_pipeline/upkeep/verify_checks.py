@@ -235,6 +235,11 @@ CHECKS: dict[str, Check] = {
         "A file changed since the stage that wrote it ran.",
         "The next run of the stage {stage} makes it again.",
     ),
+    "files/since_forgetting": Check(
+        "note",
+        "An output is gone or changed, and something was forgotten since the stage ran.",
+        "The next run of the stage {stage} makes it again.",
+    ),
     "models/changed": Check(
         "error",
         "Weights or a calibration changed since the stage that wrote them ran.",
@@ -334,7 +339,7 @@ CHECKS: dict[str, Check] = {
     "state/forgetting_unfinished": Check(
         "warning",
         "A request to forget was interrupted.",
-        "Run `agetf forget --resume`: it goes on there.",
+        "Run `agetf forget` without anything to forget: it goes on there.",
     ),
     "state/at_work": Check(
         "warning",

@@ -71,7 +71,7 @@ def _check_entry(survey: Survey, path: Path, entry: os.DirEntry[str], register: 
         survey.add("files/temporary", path, "whole files alone", entry.name)
         return
     image_id = forgotten_in(entry.name, register.image_ids)
-    if image_id is not None:
+    if image_id is not None and not given:  # originals may stay, and be called anything
         expected = "no file of what was forgotten"
         survey.add("files/forgotten", path, expected, "one", image_id)
     if entry.is_symlink():

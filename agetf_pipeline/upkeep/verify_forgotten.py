@@ -1,6 +1,8 @@
 """What was forgotten is in no table and among no files: by the register that keeps it out."""
 
 import re
+from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 
@@ -15,6 +17,8 @@ from agetf_pipeline.data.schemas import IMAGES, QUARANTINE, TABLES, TRAINING_MAN
 from agetf_pipeline.data.tables import ALL_PARTITIONS
 from agetf_pipeline.upkeep.verify_survey import Survey
 
+_CLOCK_S = 1.0
+"""The register keeps whole seconds."""
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -24,6 +28,20 @@ def register_of(survey: Survey) -> Forgotten:
         return read_forgotten(survey.workspace)
     except DataError:
         return Forgotten()
+
+
+def is_older_than_forgetting(survey: Survey, report: Path) -> bool:
+    """Whether something was forgotten since a stage wrote its report.
+
+    What shows many faces goes with one that is forgotten, and tables lose rows, until the stage
+    runs again.
+    """
+    try:
+        ran_s = report.stat().st_mtime
+        moments = [e.done_at or e.begun_at for e in register_of(survey).entries]
+        return any(datetime.fromisoformat(m).timestamp() + _CLOCK_S > ran_s for m in moments if m)
+    except (OSError, ValueError):
+        return False
 
 
 def verify_register(survey: Survey) -> None:

@@ -10,6 +10,7 @@ from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.work import StageReport
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.stages.names import STAGE_SUMMARIES
+from agetf_pipeline.upkeep.verify_forgotten import is_older_than_forgetting
 from agetf_pipeline.upkeep.verify_survey import Survey, is_partition
 
 _ABSENT = "absent"
@@ -45,21 +46,27 @@ def _verify_report(survey: Survey, path: Path, stage: str, partition: str | None
     survey.count("files", reports=1)
     busy = survey.is_at_work(None, stage) if partition is None else survey.is_at_work(partition)
     if not busy:
-        _verify_outputs(survey, stage, known)
+        _verify_outputs(survey, stage, known, is_older_than_forgetting(survey, path))
 
 
-def _verify_outputs(survey: Survey, stage: str, known: Mapping[str, tuple[str, str]]) -> None:
+def _verify_outputs(
+    survey: Survey, stage: str, known: Mapping[str, tuple[str, str]], outdated: bool
+) -> None:
     for name, (place, expected) in sorted(known.items()):
         path = survey.workspace.resolve(place)
         if expected == _ABSENT or _is_left_to_links(survey, place, path):
             continue
         found = output_hash(survey.workspace, path)
         survey.count("files", outputs=1)
-        if found == _ABSENT:
-            survey.add("files/output_missing", path, f"{name} of {stage}", "nothing", stage=stage)
+        told = "nothing" if found == _ABSENT else "other content"
+        if found != expected and outdated and not place.startswith("models/"):
+            expects = f"{name} of {stage}"
+            survey.add("files/since_forgetting", path, expects, told, stage=stage)
+        elif found == _ABSENT:
+            survey.add("files/output_missing", path, f"{name} of {stage}", told, stage=stage)
         elif found != expected:
             check = "models/changed" if place.startswith("models/") else "files/output_changed"
-            survey.add(check, path, f"{name} as {stage} wrote it", "other content", stage=stage)
+            survey.add(check, path, f"{name} as {stage} wrote it", told, stage=stage)
 
 
 def _is_left_to_links(survey: Survey, place: str, path: Path) -> bool:

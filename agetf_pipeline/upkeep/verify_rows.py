@@ -11,6 +11,7 @@ from agetf_pipeline.captions.token_grids import load_grid
 from agetf_pipeline.captions.versions import CaptionVersion, recorded_version
 from agetf_pipeline.core.errors import AgetfError, DataError
 from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.work import report_path
 from agetf_pipeline.data.schemas import (
     CAPTIONS,
     ENHANCED,
@@ -23,6 +24,7 @@ from agetf_pipeline.data.schemas import (
 from agetf_pipeline.enhance.audit import audit_partition
 from agetf_pipeline.enhance.outputs import enhanced_folder
 from agetf_pipeline.upkeep.verify_checks import NOT_LINKS
+from agetf_pipeline.upkeep.verify_forgotten import is_older_than_forgetting
 from agetf_pipeline.upkeep.verify_survey import Survey
 
 _NO_ROWS = pl.DataFrame(schema={"image_id": pl.String})
@@ -107,7 +109,10 @@ def _verify_enhanced(survey: Survey, its: Rows) -> None:
     except (AgetfError, OSError) as error:
         survey.add_unreadable(path, error)
         return
+    report = report_path(survey.workspace, "enhance", its.partition)
     for one in found:
+        if one.kind == "sheet_missing" and is_older_than_forgetting(survey, report):
+            continue  # the files say so: the sheet went with a face that was forgotten
         if one.kind == "table_damaged":
             survey.rows(ENHANCED, its.partition, ["image_id"])  # says which way
         elif one.kind == "no_table" and survey.has(ENHANCED, its.partition):

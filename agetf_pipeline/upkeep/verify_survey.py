@@ -19,6 +19,7 @@ import pyarrow as pa
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.work import FORGETTING_LOCK
 from agetf_pipeline.core.workspace import (
     CAF_PREFIX,
     FFHQ_PARTITION,
@@ -187,8 +188,8 @@ class Survey:
         held = self._held(partition, stages)
         for what in sorted(held - self._said_at_work):
             self._said_at_work.add(what)
-            where = f"{self.name_of(_locks(self.workspace))}/{what}.lock"
-            self.add("state/at_work", where, "no stage at work", f"{what} is running")
+            where = _locks(self.workspace) / what
+            self.add("state/at_work", where, "no stage at work", f"{where.stem} is running")
         return bool(held)
 
     def _held(self, partition: str | None, stages: tuple[str, ...]) -> set[str]:
@@ -197,7 +198,9 @@ class Survey:
         names = stages if partition is None else _OF_ALL
         if partition is not None:
             names = (*names, *(f"{stage} {partition}" for stage in STAGE_SUMMARIES))
-        return {name for name in names if _is_held(_locks(self.workspace) / f"{name}.lock")}
+        # Stages share the one of forgetting, which alone holds it for itself.
+        locks = [*(f"stages/{name}.lock" for name in names), FORGETTING_LOCK]
+        return {lock for lock in locks if _is_held(_locks(self.workspace) / lock)}
 
     @contextmanager
     def undisturbed(self, partition: str) -> Iterator[None]:
@@ -227,7 +230,7 @@ def is_partition(name: str) -> bool:
 
 
 def _locks(workspace: Workspace) -> Path:
-    return workspace.state / "locks" / "stages"
+    return workspace.state / "locks"
 
 
 def _is_held(lock: Path) -> bool:

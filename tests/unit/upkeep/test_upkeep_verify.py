@@ -20,7 +20,9 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import write_json
 from agetf_pipeline.core.locks import exclusive_lock
+from agetf_pipeline.core.work import FORGETTING_LOCK
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.forgotten import Entry, Forgotten, begin, finish
 from agetf_pipeline.data.schemas import KEEP_LIST, LABELS, TABLES
 from agetf_pipeline.data.tables import read_table, table_path, write_table
 from agetf_pipeline.enhance.findings import ERRORS, NOTES
@@ -176,6 +178,27 @@ def test_a_partition_at_work_is_left_out_and_said_so(workspace):
     assert checked(workspace) == [("links/original_missing", "data/raw/caf/one/01.png")]
 
 
+def test_nothing_is_said_of_links_while_something_is_forgotten(workspace):
+    (workspace.raw_caf / "one" / "01.png").unlink()
+    with exclusive_lock(workspace.state / "locks" / FORGETTING_LOCK, "the test"):
+        found = checked(workspace)
+    assert found == [("state/at_work", f"data/.state/locks/{FORGETTING_LOCK}")]
+
+
+def test_what_went_with_a_forgotten_face_is_a_note_until_its_stage_runs(workspace):
+    sheet = workspace.processed / "caf_enhanced" / "one" / "contact_sheet.jpg"
+    sheet.unlink()
+    lost = f"{workspace.relative(sheet.parent)}/contact_sheet.jpg"
+    gone = [("files/output_missing", lost), ("links/enhanced_sheet_missing", lost)]
+    assert checked(workspace) == gone
+    finish(workspace, begin(workspace, Entry(image_ids=("ab" * 32,)), Forgotten()), 1, 1)
+    assert checked(workspace) == [("files/since_forgetting", lost)]
+    report = workspace.stats / "stages" / "enhance" / "caf" / "one.json"
+    later_s = report.stat().st_mtime + 60
+    os.utime(report, (later_s, later_s))
+    assert checked(workspace) == gone
+
+
 def test_nobody_is_kept_from_working_meanwhile(workspace):
     lock = workspace.state / "locks" / "stages" / "predict caf" / "one.lock"
     survey = Survey(make_config(workspace.root), workspace)
@@ -285,6 +308,12 @@ def test_the_command_lists_what_it_found(workspace, command, capsys):
     assert told["clean"] is False
     assert told["findings"][0]["check"] == "links/original_altered"
     assert told["areas"]["links"]["partitions"] == 1
+
+
+def test_the_list_runs_nothing_in_a_spreadsheet(workspace, command):
+    (workspace.tables / "labels" / "=1+1.parquet").write_bytes(b"?")
+    assert command("--only", "tables") == 1
+    assert "'=1+1" in (workspace.stats / "verify.csv").read_text()
 
 
 def test_the_command_refuses_wrong_usage(workspace, command, capsys):
