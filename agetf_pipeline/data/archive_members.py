@@ -38,6 +38,7 @@ _DAMAGED = (
     IndexError,
     OverflowError,
     ValueError,
+    RuntimeError,  # a version or a way of packing that zipfile does not know
 )
 
 
@@ -89,8 +90,6 @@ def open_archive(path: Path, max_members: int) -> Iterator[Iterator[Member]]:
                 raise UnreadableArchiveError("no tar, tar.gz, tar.zst or zip file")
         except _DAMAGED as error:
             raise UnreadableArchiveError(f"damaged: {error or type(error).__name__}") from error
-        except (NotImplementedError, RuntimeError) as error:
-            raise UnreadableArchiveError(str(error)) from error
         except OSError as error:
             # gzip and zstd say by it that the stream is damaged; the system's have a number.
             if error.errno is not None:
@@ -226,6 +225,8 @@ def _zip_members(stream: IO[bytes], max_members: int) -> Iterator[Member]:
             name, problem = _zip_name(info), _zip_problem(info)
 
             def blocks(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
+                if info.header_offset < 0:
+                    raise UnreadableArchiveError("damaged: a member before the archive's beginning")
                 with archive.open(info) as content:
                     yield from _reader(content)()
 

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TableSpec
-from agetf_pipeline.data.tables import conform, table_path
+from agetf_pipeline.data.tables import DAMAGED, conform, table_path
 
 
 class SortedTable:
@@ -68,7 +67,7 @@ class SortedTable:
         try:
             with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
                 yield file
-        except (pa.ArrowInvalid, OSError) as error:
+        except DAMAGED as error:
             raise DataError(
                 f"Expected a readable Parquet file at {self._path}; found: {error}. "
                 "Delete it and run the stage that makes it again."

@@ -15,6 +15,10 @@ from agetf_pipeline.data.schemas import TableSpec
 ALL_PARTITIONS = "all"
 """Partition name of a table that is one file for every corpus (the training manifest)."""
 
+DAMAGED = (pa.ArrowException, OSError, ValueError)
+"""What Arrow raises on Parquet files that are none any more; ValueError: a name of a column that is
+not UTF-8."""
+
 
 def table_path(workspace: Workspace, spec: TableSpec, partition: str) -> Path:
     """Return the file of one partition of a table (it need not exist)."""
@@ -97,7 +101,7 @@ def read_parquet(path: Path, spec: TableSpec) -> pl.DataFrame:
     """
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except DAMAGED as error:
         raise DataError(
             f"Expected a readable Parquet file at {path}; found: {error}. "
             "Delete it and run the stage that makes it again."
