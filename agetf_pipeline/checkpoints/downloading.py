@@ -5,6 +5,7 @@ that changed on the server between two tries is not sewn together from both.
 """
 
 import email.message
+import errno
 import http.client
 import json
 import logging
@@ -18,8 +19,10 @@ from urllib.parse import urlsplit
 
 from agetf_pipeline.core.errors import WeightsError
 from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.core.storage_errors import describe
 
 _LOGGER = logging.getLogger(__name__)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _CHUNK_BYTES = 1 << 20
 _MB = 1_000_000
 _AGENT = "agetf-pipeline (checkpoint download)"
@@ -65,6 +68,7 @@ def download(
     Raises:
         UnreachableError: There is no network or no such file; what came stays in `part`.
         WeightsError: The server announces another size.
+        StorageError: There is no room for it.
     """
     patience = patience or Patience()
     resumed = part.is_file() and part.stat().st_size > 0
@@ -75,6 +79,8 @@ def download(
             kept = _transfer(url, part, size_bytes, patience)
             return resumed and kept
         except (_BrokenOffError, OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise describe(part, error.errno) from error
             reason = _reason(error)
             if reason is None:
                 raise UnreachableError(_message(url, error)) from error
