@@ -116,11 +116,11 @@ def in_batches(
 
 def too_little_memory(error: BaseException, work: Work) -> StageError:
     """Return the error to raise where not even one row fits."""
-    lower = f"Lower {work.setting}. " if work.setting and not work.remedy else ""
+    remedy = f"{work.remedy} " if work.remedy else ""
     return StageError(
         f"Expected memory for {work.what}, one at a time; found too little: {_first_line(error)}. "
-        f"{work.remedy or lower}{' ' if work.remedy else ''}Close other programs on the device, or "
-        "set runtime.device=cpu. What was finished is kept: run this again."
+        f"{remedy}Close other programs on the device, or set runtime.device=cpu. What was finished "
+        "is kept: run this again."
     )
 
 
