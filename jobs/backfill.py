@@ -136,7 +136,7 @@ def split_into_runs(shards: Sequence[str], order: Sequence[str], limit: int) -> 
 
 
 def _forget(instance: dg.DagsterInstance, names: str) -> int:
-    """Delete the tables and the partitions of removed shards; what was made of them stays."""
+    """Delete the tables, pictures and partitions of removed shards."""
     config, workspace = PipelineResource().load()
     for name in filter(None, (name.strip() for name in names.split(","))):
         for path in forget_shard(config, workspace, name):

@@ -18,7 +18,7 @@ from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import hash_bytes, hash_file
 from agetf_pipeline.core.locks import exclusive_lock
-from agetf_pipeline.core.workspace import Workspace, caf_partition
+from agetf_pipeline.core.workspace import Workspace, caf_partition, shard_of
 from agetf_pipeline.data.caf import MANIFEST_NAME, match_manifest, read_manifest
 from agetf_pipeline.data.corpora import caf_folder, list_shard_folders
 from agetf_pipeline.data.forgotten import Forgotten, read_forgotten
@@ -239,9 +239,10 @@ def _gone(name: str, folder: Path) -> Shard:
 
 
 def forget_shard(config: PipelineConfig, workspace: Workspace, name: str) -> list[Path]:
-    """Delete the tables and reports of a removed shard; return the files that went.
+    """Delete the tables, reports and pictures of a removed shard; return the files that went.
 
-    Pictures that were made from it stay; they lie in folders of the shard's name.
+    What all partitions share (the training manifest, grids of faces, releases) is made anew by its
+    stages. It may come back with its folder: people are forgotten by `agetf forget`.
 
     Raises:
         DataError: Its folder is still there, or the name is not a shard's.
@@ -257,6 +258,9 @@ def forget_shard(config: PipelineConfig, workspace: Workspace, name: str) -> lis
         *workspace.tables.glob(f"*/{partition}.parquet"),
         *(workspace.stats / "stages").glob(f"*/{partition}.json"),
         workspace.stats / "quarantine" / f"{partition}.csv",
+        *(workspace.stats / "filter").glob(f"{partition}.*"),
+        *(workspace.state / "ingest").glob(f"data/tables/*/{partition}.parquet"),
+        *(file for folder in _folders_of(workspace, partition) for file in folder.rglob("*")),
     ]
     gone = sorted(path for path in files if path.is_file())
     for path in gone:
@@ -267,6 +271,18 @@ def forget_shard(config: PipelineConfig, workspace: Workspace, name: str) -> lis
         ledger["removed"] = [other for other in ledger["removed"] if other != name]
         write_json(ledger_path(workspace), ledger)
     return gone
+
+
+def _folders_of(workspace: Workspace, partition: str) -> list[Path]:
+    """Return the folders that hold files of one partition alone."""
+    return [
+        workspace.processed / "caf_enhanced" / shard_of(partition),
+        workspace.processed / "faces" / partition,
+        workspace.stats / "captions" / partition,
+        workspace.stats / "recheck" / partition,
+        workspace.root / "data" / "cache" / "captions" / "embeddings" / partition,
+        *(workspace.state / "parts").glob(f"*/{partition}"),
+    ]
 
 
 def _scan_lock(workspace: Workspace) -> tuple[Path, str]:

@@ -82,6 +82,21 @@ def count_asked(path: Path, image_ids: Collection[str]) -> tuple[int, int]:
     return len(set(listed) & set(image_ids)), len(listed)
 
 
+def without_list(workspace: Workspace) -> list[str]:
+    """Return the workspace's networks that do not say what they learned from, sorted.
+
+    They learned from drawn faces alone, came from elsewhere, or are older than the lists.
+    """
+    weights = workspace.models.rglob("weights.safetensors")
+    single = [*workspace.models.glob("*/*.safetensors"), *workspace.models.glob("moe/*.json")]
+    found = {
+        path.parent if path.parent.name == "janus" else path
+        for path in (*weights, *single)
+        if not {"checkpoints"} & set(path.relative_to(workspace.models).parts)
+    }
+    return sorted(workspace.relative(p) for p in found if not trained_on_path(p).is_file())
+
+
 def models_trained_on(workspace: Workspace, image_ids: Collection[str]) -> list[TrainedModel]:
     """Return the workspace's networks that learned from any of some images, sorted by name.
 

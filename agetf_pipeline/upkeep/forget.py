@@ -26,7 +26,7 @@ from agetf_pipeline.data.listing import escape_name
 from agetf_pipeline.data.quarantine import FORGOTTEN, quarantine_frame, quarantine_row
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
 from agetf_pipeline.data.tables import list_partitions, read_table, table_path, write_table
-from agetf_pipeline.data.trained_on import TrainedModel, models_trained_on
+from agetf_pipeline.data.trained_on import TrainedModel, models_trained_on, without_list
 from agetf_pipeline.registry.tracking import tracking_uri_of
 from agetf_pipeline.registry.trained_on import TrainedVersion, versions_trained_on
 from agetf_pipeline.upkeep.findings import Finding
@@ -161,6 +161,11 @@ def _report(
         report.messages.append(
             f"Registered versions that do not say what they learned from: {', '.join(unknown)}. "
             "They were registered before that was recorded; ask whoever trained them."
+        )
+    if silent := without_list(workspace):
+        report.messages.append(
+            f"Networks that do not say what they learned from: {', '.join(silent)}. They learned "
+            "from drawn faces alone, came from elsewhere, or are older than the lists."
         )
     if config.register_model.tracking_uri is not None:
         report.messages.append(

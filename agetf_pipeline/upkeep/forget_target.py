@@ -108,7 +108,7 @@ def find_target(
     for entry in register.entries:
         if entry.done_at is None:
             found.image_ids |= set(entry.image_ids)
-            _add_people_of(register, entry, images, found)
+            _add_people_of(register, entry, _people(config, workspace, images), found)
     rows = images.filter(pl.col("image_id").is_in(list(found.image_ids)))
     refused = quarantine.filter(
         pl.col("image_id").is_in(list(found.image_ids)) | pl.col("path").is_in(list(found.paths))
@@ -227,11 +227,27 @@ def _listed_files(
     return found
 
 
-def _add_people_of(register: Forgotten, entry: Entry, images: pl.DataFrame, found: _Found) -> None:
-    """Name the people of an interrupted request by the rows that are still there."""
+def _people(
+    config: PipelineConfig, workspace: Workspace, images: pl.DataFrame
+) -> set[tuple[str, str]]:
+    """Return everybody whom the tables and manifests name, with the partitions they are in."""
+    people = set(images.select("subject", "partition").drop_nulls().iter_rows())
+    folder = caf_folder(config, workspace)
+    for shard in list_shard_folders(config, workspace)[0] if folder.is_dir() else ():
+        if (folder / shard / MANIFEST_NAME).is_file():
+            rows = read_manifest(folder / shard)
+            people |= {(row.subject, caf_partition(shard)) for row in rows if row.subject}
+    return people
+
+
+def _add_people_of(
+    register: Forgotten, entry: Entry, people: set[tuple[str, str]], found: _Found
+) -> None:
+    """Name the people of an interrupted request: the register has their hashes alone."""
     hashes = set(entry.subjects)
-    people = images.filter(pl.col("image_id").is_in(list(entry.image_ids)))
-    for subject, partition in people.select("subject", "partition").drop_nulls().iter_rows():
-        for scope in (EVERY_SHARD, partition):
-            if register.subject_hash(subject, scope) in hashes:
-                found.subjects.add((subject, scope))
+    found.subjects |= {
+        (subject, scope)
+        for subject, partition in (people if hashes else ())
+        for scope in (EVERY_SHARD, partition)
+        if register.subject_hash(subject, scope) in hashes
+    }
