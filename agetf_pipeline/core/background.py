@@ -13,18 +13,18 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class SilentError(Exception):
+class _SilentError(Exception):
     """A result did not come in time."""
 
 
-def result_within(max_silence_s: float | None, future: Future[T]) -> T:
+def _result_within(max_silence_s: float | None, future: Future[T]) -> T:
     """Return a result, or raise what was raised in its place.
 
     Raises:
-        SilentError: It did not come in time. (A TimeoutError could be the function's own.)
+        _SilentError: It did not come in time. (A TimeoutError could be the function's own.)
     """
     if not wait([future], max_silence_s).done:
-        raise SilentError
+        raise _SilentError
     return future.result()
 
 
@@ -60,10 +60,10 @@ def map_ahead(
             pending.append(Future())
             waiting.put((pending[-1], item))
             if len(pending) > num_ahead:
-                yield result_within(max_silence_s, pending.popleft())
+                yield _result_within(max_silence_s, pending.popleft())
         while pending:
-            yield result_within(max_silence_s, pending.popleft())
-    except SilentError as error:
+            yield _result_within(max_silence_s, pending.popleft())
+    except _SilentError as error:
         hangs = True
         raise UnavailableError(
             f"Expected the next item of work within {max_silence_s:g} s; found the thread that "

@@ -25,7 +25,7 @@ from agetf_pipeline.core.secrets import keep_out_of_logs
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
-_LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 5.0
 MAX_SILENCE_S = 1800.0
 """As `runtime.max_silence_s`, for callers without a config."""
 
@@ -62,7 +62,7 @@ def run_in_processes(
         try:
             futures = [pool.submit(function, *arguments) for arguments in calls]
             signs = SignsOfLife(max_silence_s)
-            while wait(futures, timeout=min(_LOOK_EVERY_S, max_silence_s / 4)).not_done:
+            while wait(futures, timeout=min(LOOK_EVERY_S, max_silence_s / 4)).not_done:
                 workers = set(multiprocessing.active_children()) - others
                 if not signs.seen(worker.pid for worker in workers if worker.pid is not None):
                     kill(workers)

@@ -8,18 +8,26 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agetf_pipeline.core.background import SilentError, map_ahead, result_within
+from agetf_pipeline.core.background import map_ahead
 from agetf_pipeline.core.errors import StageError
-from agetf_pipeline.core.parallel import MAX_SILENCE_S, hanging, kill, prepare_worker
+from agetf_pipeline.core.parallel import (
+    LOOK_EVERY_S,
+    MAX_SILENCE_S,
+    SignsOfLife,
+    hanging,
+    kill,
+    prepare_worker,
+)
 from agetf_pipeline.training.dataset import Batch, Sampler
 from agetf_pipeline.training.vlm_guidance import VlmGuidance
 
@@ -115,7 +123,8 @@ def batches(
         num_workers: 0 or 1: a thread of this process; more: so many processes, which end with this
             one however it dies.
         pin_memory: Whether the batches go to a GPU.
-        max_silence_s: Whoever takes longer for a batch hangs.
+        max_silence_s: Processes that use no CPU for so long hang, and a thread that takes longer
+            for a batch.
 
     Raises:
         StageError: A worker process was killed.
@@ -191,13 +200,9 @@ def _by_processes(
         for step in steps:
             pending.append((step, pool.submit(_read_in_worker, step)))
             if len(pending) > NUM_AHEAD * num_workers:
-                yield _next_of(pending, pin_memory, max_silence_s)
+                yield _next_of(pending, others, pin_memory, max_silence_s)
         while pending:
-            yield _next_of(pending, pin_memory, max_silence_s)
-    except SilentError as error:
-        # Before the pool is shut down, which waits for them.
-        kill(set(multiprocessing.active_children()) - others)
-        raise hanging(f"{num_workers} processes that read batches", max_silence_s) from error
+            yield _next_of(pending, others, pin_memory, max_silence_s)
     except BrokenProcessPool as error:
         raise StageError(
             f"Expected {num_workers} processes that read batches; found that one was killed "
@@ -210,8 +215,15 @@ def _by_processes(
 
 def _next_of(
     pending: deque[tuple[int, Future[dict[str, np.ndarray]]]],
+    others: set[BaseProcess],
     pin_memory: bool,
     max_silence_s: float,
 ) -> Loaded:
     step, future = pending.popleft()
-    return _loaded(step, result_within(max_silence_s, future), pin_memory)
+    signs = SignsOfLife(max_silence_s)
+    while not wait([future], min(LOOK_EVERY_S, max_silence_s / 4)).done:
+        workers = set(multiprocessing.active_children()) - others
+        if not signs.seen(worker.pid for worker in workers if worker.pid is not None):
+            kill(workers)  # before the pool is shut down, which waits for them
+            raise hanging(f"{len(workers)} processes that read batches", max_silence_s)
+    return _loaded(step, future.result(), pin_memory)
