@@ -12,6 +12,7 @@ itself, or to go on.
 import argparse
 import hashlib
 import json
+import logging
 import math
 import os
 import random
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_LOGGER = logging.getLogger(__name__)
 _STARTED = re.compile(r"^\S+ (\w+)(?: \S+)?: started", re.MULTILINE)
 _ORPHANS_END_S = 20.0
 _HORIZON_S = 30.0
@@ -107,6 +109,7 @@ def run_under_kills(
             raise RuntimeError(f"a run that nobody touched ended with {code}: {log.read_text()}")
         reports = len(list((root / "stats" / "stages").rglob("*.json")))
         fruitless = 0 if reports > num_finished else fruitless + 1
+        _LOGGER.info("%d kills, %d reports of stages", kills.count, reports)
         num_finished = reports
         if fruitless == 0:
             horizon_s = _HORIZON_S
@@ -228,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--folder", type=Path, required=True, help="for the workspaces, and the log"
     )
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     folder = options.folder.resolve()
     calm, killed = (
         _commands(options.config.resolve(), folder, name) for name in ("calm", "killed")
