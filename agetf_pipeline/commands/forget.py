@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="remove the photographs too, those below the workspace's data/raw",
     )
+    parser.add_argument(
+        "--dagster-home",
+        type=Path,
+        help="look into the databases of this Dagster instance, too; they are left as they are",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would go, change nothing")
     parser.add_argument(
         "--set",
@@ -73,7 +78,7 @@ def run(options: argparse.Namespace, say: Say) -> int:
         )
     report = forget(
         config, workspace, what, options.subject, options.shard, options.delete_originals,
-        options.dry_run,
+        options.dry_run, options.dagster_home,
     )  # fmt: skip
     for line in lines_of_report(report, workspace):
         say(line)

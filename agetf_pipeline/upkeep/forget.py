@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from agetf_pipeline.config.pipeline import PipelineConfig
-from agetf_pipeline.core.errors import AgetfError
+from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.locks import exclusive_lock
@@ -77,6 +77,7 @@ def forget(
     shards: Collection[str] = (),
     delete_originals: bool = False,
     dry_run: bool = False,
+    dagster_home: Path | None = None,
 ) -> ForgetReport:
     """Forget images or people, and go on with requests that were interrupted.
 
@@ -88,6 +89,7 @@ def forget(
         shards: Shards in which subjects are meant; none: all there are, and all to come.
         delete_originals: Whether originals go, too, those below the workspace's `data/raw`.
         dry_run: Change nothing, and say what would be done.
+        dagster_home: Of a Dagster instance whose databases are looked into, and left alone.
 
     Raises:
         DataError: Something is unknown or ambiguous, or a file cannot be read.
@@ -107,6 +109,7 @@ def forget(
             return report
         _remove(workspace, target, report, resumed=bool(waiting))
         report.left = _look_again(config, workspace, target)
+        report.left += _look_into_databases(workspace, target, dagster_home)
         if all(finding.severity != "error" for finding in report.left):
             num_rows = sum(action.num_rows for action in report.actions) + report.num_table_rows
             num_files = sum(action.kind != "rows" for action in report.actions)
@@ -270,22 +273,32 @@ def _look_again(config: PipelineConfig, workspace: Workspace, target: Target) ->
             findings.append(
                 Finding("error", "forget/left", where, "no row of it", f"{num}", "Run this again.")
             )
-    return findings + _look_into_databases(workspace, target)
+    return findings
 
 
-def _look_into_databases(workspace: Workspace, target: Target) -> list[Finding]:
-    """Return databases whose bytes name the target: they are others' to change."""
+def _look_into_databases(
+    workspace: Workspace, target: Target, dagster_home: Path | None
+) -> list[Finding]:
+    """Return databases that name the target: MLflow and Dagster alone may change theirs."""
+    remedies = dict.fromkeys(
+        workspace.root.glob("*.db"), "Delete the run in MLflow, then run `mlflow gc`."
+    )
+    if dagster_home is not None:
+        how = "Wipe runs and assets in Dagster: docs/forgetting.md says how."
+        remedies |= dict.fromkeys(dagster_home.rglob("*.db*"), how)
+    # Dagster shows 16 digits of a hash.
+    words = [*(image_id[:16] for image_id in target.image_ids), *target.literals]
     findings = []
-    for path in sorted(workspace.root.glob("*.db")):
+    for path, remedy in sorted(remedies.items()):
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise AgetfError(f"Expected to read {path}; found: {error}.") from error
-        if any(literal.encode() in data for literal in target.literals):
+            raise DataError(
+                f"Expected to read {path}; found: {error}. Grant the right to read it."
+            ) from error
+        if any(word.encode() in data for word in words):
+            where, found = workspace.relative(path), "its hash or path"
             findings.append(
-                Finding(
-                    "warning", "forget/database", workspace.relative(path), "no mention of it",
-                    "its hash or path", "Delete the run in MLflow, then run `mlflow gc`.",
-                )
-            )  # fmt: skip
+                Finding("warning", "forget/database", where, "no mention of it", found, remedy)
+            )
     return findings

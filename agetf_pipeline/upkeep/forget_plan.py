@@ -27,15 +27,14 @@ _TEXTS = frozenset({".html", ".htm", ".md", ".txt", ".yaml", ".yml", ".log", ".s
 _BINARY = frozenset({".safetensors", ".pt", ".lock", ".py", ".pyc"})
 _MAX_TEXT_BYTES = 512_000_000
 
-_SHOWN_IN_RUN = (
-    ("train_samples.png", "train"),
-    ("events.out.tfevents.*", "train"),
-    ("grid.png", "evaluate"),
-    ("cases.png", "evaluate"),
-    ("champion.png", "evaluate"),
-    ("report.html", "evaluate"),
-)
-"""Files of a run, there and among MLflow's artifacts, that show faces; the rest of it are plots."""
+_PLOTS_OF_RUN = frozenset(
+    {
+        "age_histograms.png", "enhancement.png", "groups.png", "identity.png", "label_errors.png",
+        "loss_curves.png", "read_ages.png", "training.png", "ffhq_aging_age_histogram.png",
+    }
+)  # fmt: skip
+"""Pictures of a run that show figures and no face, beside `moe_*.png`. All others are removed: a
+picture that somebody adds to the report is taken for one of faces until it is named here."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,22 @@ def shows_many(workspace: Workspace, path: Path, partitions: frozenset[str]) -> 
     for pattern, stage in _patterns(partitions):
         if fnmatch.fnmatchcase(relative, pattern):
             return stage
-    in_run = relative.startswith(("outputs/experiments/", "mlruns/"))
-    for name, stage in _SHOWN_IN_RUN if in_run else ():
-        if fnmatch.fnmatchcase(path.name, name):
-            return stage if relative.startswith("outputs/") else ""
-    if relative.startswith("mlruns/") and path.name == "label_issues.png":
-        return "" if FFHQ_PARTITION in partitions else None
-    return None
+    if not relative.startswith(("outputs/experiments/", "mlruns/")):
+        return None
+    if path.name == "label_issues.png" and FFHQ_PARTITION not in partitions:
+        return None
+    if not _shows_faces(path):
+        return None
+    by_training = path.name.startswith(("train_", "events."))
+    stage = "train" if by_training else "evaluate"
+    return stage if relative.startswith("outputs/") else ""
+
+
+def _shows_faces(path: Path) -> bool:
+    """Whether a file of a run is a picture of faces, or holds some."""
+    if path.suffix.lower() in _PICTURES:
+        return path.name not in _PLOTS_OF_RUN and not path.name.startswith("moe_")
+    return path.name == "report.html" or path.name.startswith("events.out.tfevents.")
 
 
 def _patterns(partitions: frozenset[str]) -> Iterator[tuple[str, str]]:

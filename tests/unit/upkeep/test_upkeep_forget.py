@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import polars as pl
@@ -336,6 +337,31 @@ def test_networks_and_registered_versions_that_learned_from_it_are_named(workspa
     assert "age-transformer 2" in said  # says nothing of what it learned from
     assert versions_trained_on(uri, {"0" * 64})[0] == []
     assert report.left == []
+
+
+def test_databases_of_others_are_looked_into_and_left_alone(workspace, tmp_path):
+    """Dagster keeps the first 16 digits of hashes, and previews, in its event log."""
+    image_id = id_of(workspace, FIRST, "bob.png")
+    home = tmp_path / "home"
+    log = home / "history" / "runs" / "0.db"
+    log.parent.mkdir(parents=True)
+    with sqlite3.connect(log) as connection:
+        connection.execute("CREATE TABLE event_logs (event TEXT)")
+        connection.execute("INSERT INTO event_logs VALUES (?)", (f"{image_id[:16]}...",))
+    connection.close()
+    before = log.read_bytes()
+    (finding,) = do(workspace, image_id, dagster_home=home).left
+    assert (finding.severity, finding.check) == ("warning", "forget/database")
+    assert log.read_bytes() == before
+    assert not unfinished(read_forgotten(workspace))
+
+
+def test_a_new_picture_of_a_run_is_taken_for_one_of_faces(workspace):
+    for name in ("new_page.png", "moe_new.png"):
+        draw(workspace.root / RUN / name, 5)
+    do(workspace, id_of(workspace, FIRST, "bob.png"))
+    assert not (workspace.root / RUN / "new_page.png").exists()
+    assert (workspace.root / RUN / "moe_new.png").exists()
 
 
 def test_the_command(workspace, capsys):
