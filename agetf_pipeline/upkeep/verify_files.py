@@ -143,12 +143,16 @@ def _compare(
 
 
 def _copied(survey: Survey, partition: str) -> set[str] | None:
-    """Return the images that have an enhanced copy, by the table and by unfinished parts."""
+    """Return the images that have an enhanced copy, by the table and by unfinished parts.
+
+    None: neither is there, or the table is damaged, which is said of it and not of each picture.
+    """
     rows = survey.rows(ENHANCED, partition, ["image_id", "status"])
-    if rows is None and survey.has(ENHANCED, partition):
+    parts = _parts(survey.workspace.state, ENHANCED.name, partition)
+    if rows is None and (survey.has(ENHANCED, partition) or not parts):
         return None
     frames = [] if rows is None else [rows]
-    for part in _parts(survey.workspace.state, ENHANCED.name, partition):
+    for part in parts:
         try:
             frames += SortedTable(part, ENHANCED).slices(["image_id", "status"])
         except READ_ERRORS as error:

@@ -71,11 +71,12 @@ def _verify_paths(survey: Survey, partition: str, its: pl.DataFrame) -> None:
     copies = pl.DataFrame(schema={"image_id": pl.String, "enhanced_path": pl.String})
     if made is not None:
         copies = made.filter(pl.col("status") == "ok").select("image_id", "enhanced_path")
+    damaged = survey.is_unreadable(survey.path_of(ENHANCED, partition))
     known = images.join(copies, on="image_id", how="left")
     both = its.join(known, on="image_id", how="left", suffix="_known")
     for row in both.iter_rows(named=True):
         names = [("face_path", row["face_path_known"])]
-        if row["enhanced_path"] is not None:
+        if row["enhanced_path"] is not None and not damaged:
             names.append(("enhanced_path", row["enhanced_path_known"]))
         for column, expected in names:
             if row[column] != expected:

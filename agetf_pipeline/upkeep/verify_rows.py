@@ -99,8 +99,8 @@ def _verify_enhanced(survey: Survey, its: Rows) -> None:
     path, folder = survey.path_of(ENHANCED, its.partition), enhanced_folder(
         survey.workspace, its.partition
     )  # fmt: skip
-    made = survey.has(ENHANCED, its.partition) or has_parts(survey, ENHANCED, its.partition)
-    if not made and not folder.is_dir():
+    unfinished = has_parts(survey, ENHANCED, its.partition)
+    if not unfinished and not survey.has(ENHANCED, its.partition) and not folder.is_dir():
         return
     try:
         found = audit_partition(
@@ -109,21 +109,30 @@ def _verify_enhanced(survey: Survey, its: Rows) -> None:
     except (AgetfError, OSError) as error:
         survey.add_unreadable(path, error)
         return
-    report = report_path(survey.workspace, "enhance", its.partition)
+    said = _said_otherwise(survey, its.partition, unfinished)
     for one in found:
-        if one.kind == "sheet_missing" and is_older_than_forgetting(survey, report):
-            continue  # the files say so: the sheet went with a face that was forgotten
         if one.kind == "table_damaged":
             survey.rows(ENHANCED, its.partition, ["image_id"])  # says which way
-        elif one.kind == "no_table" and survey.has(ENHANCED, its.partition):
-            continue
-        elif one.kind not in NOT_LINKS:
+        elif one.kind not in said:
             check = f"links/enhanced_{one.kind}"
             survey.add(check, one.path, one.expected, one.found, one.image_id)
     rows = survey.rows(ENHANCED, its.partition, ["status"])
     if rows is not None:
         num_copies = int((rows["status"] == "ok").sum())
         survey.count("links", enhanced=num_copies)
+
+
+def _said_otherwise(survey: Survey, partition: str, unfinished: bool) -> set[str]:
+    """Return the kinds of the audit that are no news: other checks say them, or say why."""
+    kinds: set[str] = set(NOT_LINKS)
+    report = report_path(survey.workspace, "enhance", partition)
+    if unfinished:
+        kinds.add("gap")
+    if report.is_file() or survey.has(ENHANCED, partition):
+        kinds.add("no_table")
+    if is_older_than_forgetting(survey, report):
+        kinds.add("sheet_missing")  # it went with a face that was forgotten
+    return kinds
 
 
 def _verify_enhanced_ages(survey: Survey, its: Rows, labelled: pl.DataFrame | None) -> None:

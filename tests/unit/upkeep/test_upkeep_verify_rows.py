@@ -50,6 +50,9 @@ def name_of(spec, partition):
     return f"{TABLES}/{spec.name}/{partition}.parquet"
 
 
+MANIFEST = name_of(TRAINING_MANIFEST, "all")
+
+
 def with_values(workspace, spec, partition, **values):
     """Put values into the first row, whatever the schema's rules say of them."""
     frame = read_table(workspace, spec, [partition])
@@ -364,8 +367,24 @@ def an_image_without_a_copy(workspace):
         (CHANGED, name_of(ENHANCED, CAF)),
         ("files/orphan", lost["enhanced_path"]),
         ("files/orphan", lost["sidecar_path"]),
-        ("links/manifest_path", name_of(TRAINING_MANIFEST, "all")),
+        ("links/manifest_path", MANIFEST),
     }
+
+
+@damage
+def a_missing_table_of_copies(workspace):
+    table_path(workspace, ENHANCED, CAF).unlink()
+    where = name_of(ENHANCED, CAF)
+    lost = {("links/table_missing", where), ("files/output_missing", where)}
+    return {*lost, ("links/manifest_path", MANIFEST)}
+
+
+@damage
+def a_damaged_table_of_copies(workspace):
+    path = table_path(workspace, ENHANCED, CAF)
+    path.write_bytes(path.read_bytes()[:-30])
+    where = name_of(ENHANCED, CAF)
+    return {("tables/unreadable", where), (CHANGED, where)}
 
 
 def first_grid(workspace):
@@ -416,9 +435,6 @@ def _unnamed_grids(workspace):
     folder = workspace.root / "data" / "cache" / "captions" / "token_grids"
     found = {workspace.relative(path) for path in folder.rglob("*.npy")}
     return found - named
-
-
-MANIFEST = name_of(TRAINING_MANIFEST, "all")
 
 
 @damage
