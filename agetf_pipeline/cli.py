@@ -62,6 +62,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 
 def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.captions import add_parsers as add_captions_parsers
+    from agetf_pipeline.commands.doctor import add_arguments as add_doctor_arguments
     from agetf_pipeline.commands.forget import add_arguments as add_forget_arguments
     from agetf_pipeline.commands.model import add_parsers as add_model_parsers
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
@@ -192,6 +193,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_verify_arguments(verify)
     verify.set_defaults(run=_verify)
+    doctor = commands.add_parser(
+        "doctor",
+        parents=[configured],
+        help="check installation, machine, devices, workspace, data, weights and services",
+    )
+    add_doctor_arguments(doctor)
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -353,6 +361,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _unpack(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.unpack import run
+
+    return run(options, say=print)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.doctor import run
 
     return run(options, say=print)
 

@@ -71,30 +71,41 @@ def scan_shards(
             shards were: that is no empty source but a failed read.
     """
     with exclusive_lock(*_scan_lock(workspace)):
-        path, forgotten = ledger_path(workspace), read_forgotten(workspace)
-        ledger = _read_ledger(path)
-        folder = caf_folder(config, workspace)
-        if not folder.is_dir():
-            _refuse_lost_folder(folder, {*ledger["shards"], *(known or ())})
-            return []
-        names, bad_names = list_shard_folders(config, workspace)
-        entries: dict[str, dict] = {}
-        for name in names:
-            sizes, problem = _walk(folder / name, config.ingest.caf.follow_links)
-            signature = problem or hash_bytes(json.dumps(sorted(sizes.items())).encode())
-            if forgotten.digest:  # who was forgotten, and is gone, is not missing
-                signature = hash_bytes(f"{signature}{forgotten.digest}".encode())
-            entry = ledger["shards"].get(name)
-            if entry is None or entry["signature"] != signature:
-                follow_links = config.ingest.caf.follow_links
-                base = workspace.relative(folder / name)
-                shard = _examine(folder / name, sizes, problem, follow_links, forgotten, base)
-                entry = {"signature": signature, "shard": asdict(shard)}
-            entries[name] = entry
-        removed = sorted(_removed(ledger, known) - set(names))
-        renewed = {"version": _LEDGER_VERSION, "shards": entries, "removed": removed}
-        if renewed != ledger:
-            write_json(path, renewed)
+        return _scan(config, workspace, known, write=True)
+
+
+def look_at_shards(config: PipelineConfig, workspace: Workspace) -> list[Shard]:
+    """Return what `scan_shards` does, without taking its lock and without writing its ledger."""
+    return _scan(config, workspace, None, write=False)
+
+
+def _scan(
+    config: PipelineConfig, workspace: Workspace, known: Collection[str] | None, write: bool
+) -> list[Shard]:
+    path, forgotten = ledger_path(workspace), read_forgotten(workspace)
+    ledger = _read_ledger(path)
+    folder = caf_folder(config, workspace)
+    if not folder.is_dir():
+        _refuse_lost_folder(folder, {*ledger["shards"], *(known or ())})
+        return []
+    names, bad_names = list_shard_folders(config, workspace)
+    entries: dict[str, dict] = {}
+    for name in names:
+        sizes, problem = _walk(folder / name, config.ingest.caf.follow_links)
+        signature = problem or hash_bytes(json.dumps(sorted(sizes.items())).encode())
+        if forgotten.digest:  # who was forgotten, and is gone, is not missing
+            signature = hash_bytes(f"{signature}{forgotten.digest}".encode())
+        entry = ledger["shards"].get(name)
+        if entry is None or entry["signature"] != signature:
+            follow_links = config.ingest.caf.follow_links
+            base = workspace.relative(folder / name)
+            shard = _examine(folder / name, sizes, problem, follow_links, forgotten, base)
+            entry = {"signature": signature, "shard": asdict(shard)}
+        entries[name] = entry
+    removed = sorted(_removed(ledger, known) - set(names))
+    renewed = {"version": _LEDGER_VERSION, "shards": entries, "removed": removed}
+    if write and renewed != ledger:
+        write_json(path, renewed)
     shards = [Shard(**entry["shard"]) for entry in entries.values()]
     shards += [_badly_named(name) for name in bad_names]
     shards += [_gone(name, folder) for name in removed]
