@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from browser import PATIENCE_S, Page, open_browser
+from listening import addresses_of, find_process
 from main_job import REPOSITORY, write_config
 
 pytestmark = pytest.mark.slow
@@ -108,6 +109,12 @@ def drawn_from_left(page: Page, names: list[str]) -> dict[str, float]:
           return [name, found.length ? found[0].getBoundingClientRect().x : null];
         }}))"""
     )
+
+
+def test_it_listens_on_loopback_alone(server):
+    """The webserver, the daemon and the code location, by the kernel's table of sockets."""
+    process = find_process("jobs.serve", server.rpartition(":")[2])
+    assert addresses_of(process) <= {"127.0.0.1", "::1"}
 
 
 def test_the_graph_reads_from_left_to_right(server, page):
