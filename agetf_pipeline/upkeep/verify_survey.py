@@ -189,7 +189,8 @@ class Survey:
         for what in sorted(held - self._said_at_work):
             self._said_at_work.add(what)
             where = _locks(self.workspace) / what
-            self.add("state/at_work", where, "no stage at work", f"{where.stem} is running")
+            name = what.removeprefix("stages/").removesuffix(".lock")
+            self.add("state/at_work", where, "no stage at work", f"{name} is running")
         return bool(held)
 
     def _held(self, partition: str | None, stages: tuple[str, ...]) -> set[str]:

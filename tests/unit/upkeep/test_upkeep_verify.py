@@ -172,9 +172,10 @@ def test_a_partition_at_work_is_left_out_and_said_so(workspace):
     (workspace.raw_caf / "one" / "01.png").unlink()
     lock = workspace.state / "locks" / "stages" / "predict caf" / "one.lock"
     with exclusive_lock(lock, "the test"):
-        found = checked(workspace)
+        result = verify_workspace(make_config(workspace.root), workspace)
     at_work = "data/.state/locks/stages/predict caf/one.lock"
-    assert found == [("state/at_work", at_work)]
+    told = [(f.check, f.where, f.found) for f in result.findings]
+    assert told == [("state/at_work", at_work, "predict caf/one is running")]
     assert checked(workspace) == [("links/original_missing", "data/raw/caf/one/01.png")]
 
 
