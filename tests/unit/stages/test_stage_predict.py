@@ -55,7 +55,7 @@ def _fill(workspace: Workspace, num: int = 8) -> pl.DataFrame:
         Image.fromarray(np.full((32, 32, 3), 10 * index, np.uint8)).save(path)
         rows.append(
             dict.fromkeys(IMAGES.schema.names) | {
-                "image_id": f"{index:064x}", "partition": PARTITION,
+                "image_id": hash_file(path), "partition": PARTITION,
                 "path": workspace.relative(path), "face_path": workspace.relative(path),
                 "raw_name": path.name, "format": "PNG", "mode": "RGB", "stored_width_px": 32,
                 "stored_height_px": 32, "width_px": 32, "height_px": 32, "num_bytes": 1,
@@ -85,7 +85,7 @@ def test_every_image_gets_a_row_per_expert(tmp_path: Path, experts: list[FakeExp
     rows = read_table(workspace, PREDICTIONS, [PARTITION])
     assert rows.height == 16
     ages = rows.filter(expert="vgg16").sort("image_id")["age_years"]
-    assert np.allclose(ages, [i * 10 / 2.55 for i in range(8)], atol=0.01)
+    assert np.allclose(ages.sort(), [i * 10 / 2.55 for i in range(8)], atol=0.01)
     assert report.counts["num_computed"] == 16
     assert report.messages == []
     assert predict.run(_config(), workspace, PARTITION).status == "skipped"
@@ -170,6 +170,20 @@ def test_an_unreadable_file_gives_failed_rows(tmp_path: Path, experts: list[Fake
     assert failed.height == 2
     assert "readable image" in failed["reason"][0]
     assert report.counts["num_images_without_reading"] == 1
+
+
+def test_a_picture_that_was_replaced_since_ingest_gets_no_reading_under_its_name(
+    tmp_path: Path, experts: list[FakeExpert]
+):
+    workspace = Workspace(tmp_path)
+    images = _fill(workspace)
+    path = workspace.resolve(images["face_path"][2])
+    Image.fromarray(np.full((32, 32, 3), 200, np.uint8)).save(path)
+    report = predict.run(_config(max_failed_fraction=0.2), workspace, PARTITION)
+    failed = read_table(workspace, PREDICTIONS, [PARTITION]).filter(status="failed")
+    assert failed["image_id"].unique().to_list() == [images["image_id"][2]]
+    assert all("The file changed since ingest" in reason for reason in failed["reason"])
+    assert report.counts["num_failed"] == len(experts)
 
 
 def test_too_many_failures_stop_the_stage(tmp_path: Path, experts: list[FakeExpert]):
