@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from agetf_pipeline.registry.requests import picture_bytes
+from agetf_pipeline.registry.requests import pictures_of
 
 
 class MixtureModel(PythonModel):
@@ -50,7 +50,7 @@ class MixtureModel(PythonModel):
         """
         from agetf_pipeline.registry.mixture_columns import to_table
 
-        pictures = [picture_bytes(value) for value in model_input["image"]]
+        pictures = pictures_of(model_input["image"])
         aligned = bool((params or {}).get("aligned", False))
         with self._lock:
             return to_table(self._estimator.estimate_all(pictures, aligned))

@@ -13,10 +13,11 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from agetf_pipeline.core.errors import DataError
-from agetf_pipeline.registry.requests import Refusal, picture_bytes
+from agetf_pipeline.registry.requests import Refusal, pictures_of
 
 _COLUMNS = ["image_index", "age_years", "image"]
 _MAX_AGES = 101  # every year from 0 to 100; they pass through the decoder at once
+_MAX_RENDERINGS = 10_000  # of a request: all of them are in memory when it is answered
 
 
 class AgeTransformerModel(PythonModel):
@@ -72,12 +73,17 @@ class AgeTransformerModel(PythonModel):
             raise DataError(
                 f"Expected at most {_MAX_AGES} ages; found {len(ages)}. Ask more than once."
             )
+        if len(ages) * len(images) > _MAX_RENDERINGS:
+            raise DataError(
+                f"Expected at most {_MAX_RENDERINGS} renderings; found {len(images)} pictures at "
+                f"{len(ages)} ages. Ask more than once."
+            )
         aligned, choice = bool(asked.get("aligned", True)), str(asked.get("face", "only"))
         # All are read before any is rendered: a bad one is said at once. Of a large photograph
         # only its small face stays in memory.
         faces = [
             resize_rgb(_face(data, index, aligned, choice), self._renderer.size_px)
-            for index, data in enumerate(images)
+            for index, data in enumerate(pictures_of(images))
         ]
         rows = []
         for index, face in enumerate(faces):
@@ -87,7 +93,7 @@ class AgeTransformerModel(PythonModel):
         return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _face(data: Any, index: int, aligned: bool, choice: str) -> np.ndarray:
+def _face(data: bytes, index: int, aligned: bool, choice: str) -> np.ndarray:
     """Return the face in an image's bytes, uint8 (H, H, 3), RGB."""
     from agetf_pipeline.data.photos import face_of_photo
     from agetf_pipeline.data.probe import Limits, Rejection, probe
@@ -96,7 +102,6 @@ def _face(data: Any, index: int, aligned: bool, choice: str) -> np.ndarray:
         raise DataError(
             f"Expected the param face to be only, largest or a number from 1; found {choice!r}."
         )
-    data = picture_bytes(data)
     probed = probe(data, Limits())
     if isinstance(probed, Rejection):
         raise DataError(

@@ -2,10 +2,14 @@
 
 import base64
 import binascii
+from collections.abc import Iterable
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+MAX_REQUEST_BYTES = 512_000_000
+"""Of all pictures of a request. The server has no limit of its own, and holds them all at once."""
 
 
 class Refusal(MlflowException):
@@ -40,3 +44,21 @@ def picture_bytes(value: Any) -> bytes:
         return base64.b64decode(data, validate=True)
     except binascii.Error:
         return data
+
+
+def pictures_of(values: Iterable[Any]) -> list[bytes]:
+    """Return the pictures of a request, see `picture_bytes`.
+
+    Raises:
+        Refusal: Together they have more than `MAX_REQUEST_BYTES`.
+    """
+    pictures, num_bytes = [], 0
+    for value in values:
+        num_bytes += len(value) if isinstance(value, str | bytes | bytearray | memoryview) else 0
+        if num_bytes > MAX_REQUEST_BYTES:
+            raise Refusal(
+                f"Expected pictures of at most {MAX_REQUEST_BYTES} bytes in all; found more. Ask "
+                "more than once."
+            )
+        pictures.append(picture_bytes(value))
+    return pictures

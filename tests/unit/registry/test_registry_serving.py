@@ -127,6 +127,7 @@ def test_of_a_picture_that_is_not_square_the_middle_is_taken(model, renderer):
         ([png(0)[:300]], {}, "ends before the picture"),
         ([png(0)], {"ages": [200.0]}, r"from 0 to 100 years; found \[200.0\]"),
         ([png(0)], {"ages": [1.0] * 102}, "at most 101 ages; found 102"),
+        ([b"x"] * 1000, {"ages": [1.0] * 11}, "at most 10000 renderings; found 1000 pictures"),
         ([png(0)], {"face": "prettiest"}, "only, largest or a number from 1"),
         ([png(0, 200, 200)], {"aligned": False}, "Expected a face in .*found none"),
         ([png(0, 40, 400)], {}, "the longer side may be"),
@@ -136,6 +137,14 @@ def test_requests_that_cannot_be_answered_say_why(model, images, params, words):
     with pytest.raises(Refusal, match=words) as refused:
         model.predict(pd.DataFrame({"image": images}), params=params)
     assert refused.value.get_http_status_code() == 400
+
+
+def test_a_request_of_too_many_bytes_is_refused_before_anything_is_decoded(model, monkeypatch):
+    from agetf_pipeline.registry import requests
+
+    monkeypatch.setattr(requests, "MAX_REQUEST_BYTES", 1000)
+    with pytest.raises(Refusal, match="at most 1000 bytes in all"):
+        model.predict(pd.DataFrame({"image": [b"x" * 600, b"y" * 600]}))
 
 
 def test_a_huge_picture_is_refused_by_its_header(model, monkeypatch):

@@ -103,6 +103,11 @@ def test_a_file_that_is_gone_is_a_row_with_a_reason_and_tried_again(workspace: W
     assert lost.name in row["reason"]
     assert report.counts["num_failed"] == 1
     assert any("no caption" in message for message in report.messages)
+    # Another picture in its place is not captioned under the first one's name.
+    lost.write_bytes(workspace.resolve(images["face_path"][1]).read_bytes())
+    caption.run(_config(max_failed_fraction=0.4), workspace, PARTITION)
+    row = read_table(workspace, CAPTIONS, [PARTITION]).row(0, named=True)
+    assert (row["status"], "changed since ingest" in row["reason"]) == ("failed", True)
     lost.write_bytes(kept)
     again = caption.run(_config(max_failed_fraction=0.3), workspace, PARTITION)
     assert (again.counts["num_computed"], again.counts["num_failed"]) == (1, 0)
