@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services import Services, answers, ask, image_command, succeeds
-from throwaway_postgres import free_port, throwaway_postgres
+from throwaway_postgres import Postgres, free_port, throwaway_postgres
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Odd characters, such as a password that somebody makes up has.
@@ -44,6 +44,7 @@ STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 _RUN_PATIENCE_S = 180
 _LAUNCH_PATIENCE_S = 60
+_AWAY_S = 5
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,15 @@ def main() -> int:
         folder = Path(name)
         # PostgreSQL runs as another user than root, below this folder.
         folder.chmod(0o755)
-        with throwaway_postgres(folder / "postgres", PASSWORDS) as port:
-            deployment = _prepare(folder, port)
+        with throwaway_postgres(folder / "postgres", PASSWORDS) as postgres:
+            deployment = _prepare(folder, postgres.port)
             _say("PostgreSQL: two databases, two roles")
             with _running(deployment) as services:
                 check_pool(deployment)
                 check_guard(deployment)
                 check_runs(deployment)
                 check_killed(deployment, services)
+                check_database_away(deployment, postgres)
                 check_registry(deployment)
                 for service in ("daemon", "webserver", "code", "mlflow"):
                     _say(f"{service} stopped {services.stop(service):.1f} s after SIGTERM")
@@ -306,6 +308,29 @@ def check_killed(deployment: Deployment, services: Services) -> None:
     start_code(deployment, services)
     status = wait_for_run(deployment, run_id)
     _expect(status == "FAILURE", "started again, the container has ended it")
+
+
+def check_database_away(deployment: Deployment, postgres: Postgres) -> None:
+    """PostgreSQL crashes under a run and comes back: the run ends, and another one goes on."""
+    run_id = launch(deployment, "relabel", ["ffhq_images"])
+    status = wait_for_run(deployment, run_id, ENDED | {"STARTED"})
+    _expect(status == "STARTED", "a run is under way")
+    postgres.stop(signal.SIGQUIT)
+    time.sleep(_AWAY_S)
+    postgres.start()
+    _say(f"PostgreSQL was away for {_AWAY_S} s")
+    status = wait_for_run(deployment, run_id)
+    _expect(status in ENDED, f"the run has ended: {status}")
+    again = launch(deployment, "relabel", ["ffhq_images"])
+    status = wait_for_run(deployment, again)
+    _expect(status == "SUCCESS", f"launched again: {status}")
+    alive = ["dagster-daemon", "liveness-check"]
+    deadline_s = time.monotonic() + _LAUNCH_PATIENCE_S
+    while not succeeds(alive, deployment.environment):
+        if time.monotonic() > deadline_s:
+            raise SystemExit("FAILED: the daemon is not alive")
+        time.sleep(1)
+    _say("the daemon is alive, not started anew")
 
 
 def check_registry(deployment: Deployment) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -33,7 +34,7 @@ def find_programs() -> Path:
 
 
 @contextmanager
-def throwaway_postgres(folder: Path, passwords: Mapping[str, str]) -> Iterator[int]:
+def throwaway_postgres(folder: Path, passwords: Mapping[str, str]) -> Iterator["Postgres"]:
     """Run a server on 127.0.0.1 while the block runs, set up by docker/postgres/init.sh.
 
     Args:
@@ -41,7 +42,7 @@ def throwaway_postgres(folder: Path, passwords: Mapping[str, str]) -> Iterator[i
         passwords: DAGSTER_PG_PASSWORD and MLFLOW_PG_PASSWORD.
 
     Yields:
-        Its port.
+        The server, which can be taken away and brought back.
     """
     programs, port = find_programs(), free_port()
     data, sockets = folder / "data", folder / "sockets"
@@ -66,13 +67,10 @@ def throwaway_postgres(folder: Path, passwords: Mapping[str, str]) -> Iterator[i
         "fsync": "off",
     }
     chosen = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with (folder / "postgres.log").open("wb") as log:
-        server = subprocess.Popen(
-            [*as_owner, str(programs / "postgres"), "-D", str(data), *chosen],
-            cwd=folder, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+    command = [*as_owner, str(programs / "postgres"), "-D", str(data), *chosen]
+    server = Postgres(folder, programs, port, command)
+    server.start()
     try:
-        _wait(programs, port, server)
         subprocess.run(
             ["sh", str(REPOSITORY / "docker" / "postgres" / "init.sh")],
             env={
@@ -81,19 +79,45 @@ def throwaway_postgres(folder: Path, passwords: Mapping[str, str]) -> Iterator[i
             },
             check=True,
         )  # fmt: skip
-        yield port
+        yield server
     finally:
-        server.terminate()
+        server.stop(signal.SIGINT)
+
+
+class Postgres:
+    """A server that tests start and stop.
+
+    Attributes:
+        port: Of 127.0.0.1.
+    """
+
+    def __init__(self, folder: Path, programs: Path, port: int, command: list[str]) -> None:
+        self.port = port
+        self._folder, self._programs, self._command = folder, programs, command
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        with (self._folder / "postgres.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline_s = time.monotonic() + _PATIENCE_S
+        program = str(self._programs / "pg_isready")
+        ready = [program, "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode:
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                raise SystemExit("PostgreSQL did not start; its log is beside its data.")
+            time.sleep(0.1)
+
+    def stop(self, number: int) -> None:
+        """End it: by SIGINT in order, by SIGQUIT as a crash does, its clients cut off."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
         try:
-            server.wait(timeout=20)
+            self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            server.kill()
-
-
-def _wait(programs: Path, port: int, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-    while subprocess.run(ready, check=False).returncode:
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit("PostgreSQL did not start; its log is beside its data.")
-        time.sleep(0.1)
+            self._process.kill()
+            self._process.wait()
+        self._process = None

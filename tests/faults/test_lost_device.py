@@ -18,6 +18,7 @@ from agetf_pipeline.core.batches import Work, in_batches
 from agetf_pipeline.core.devices import is_device_lost, resolve_device
 from agetf_pipeline.core.errors import DeviceLostError, StageError, UnavailableError, WeightsError
 from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.work import load_report, run_once
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.schemas import IMAGES, PREDICTIONS
@@ -211,3 +212,11 @@ def test_the_lock_of_a_lost_device_is_given_back(tmp_path: Path, monkeypatch: py
         raise DeviceLostError("gone")
     with pool.lease() as device:
         assert device.startswith("cuda")
+
+
+def test_whichever_stage_meets_it_says_so_and_writes_no_report(tmp_path: Path):
+    # Enhancement, captions, evaluation and training, too, run inside of `run_once`.
+    workspace = Workspace(tmp_path)
+    with pytest.raises(DeviceLostError, match="illegal memory access"):
+        run_once(workspace, "enhance", {}, "1", {}, lambda: _raise(_Raised(LOST[2])))
+    assert load_report(workspace, "enhance") is None
