@@ -4,6 +4,7 @@ Nothing is decoded here: files are listed, hashed, and laid over the CAF manifes
 FFHQ-Aging. What can be refused without opening a picture is refused here, with the reason.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agetf_pipeline.config.ingest import SourceConfig
+from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.hashing import canonical_json, hash_bytes, hash_file
 from agetf_pipeline.core.workspace import is_caf
 from agetf_pipeline.data.caf import MANIFEST_NAME, ManifestRow, match_manifest, read_manifest
@@ -90,6 +92,8 @@ def read_corpus(
         elif found.num_bytes is not None and found.num_bytes > max_bytes:
             detail = f"{found.num_bytes} bytes, over the limit of {max_bytes}; it was not read."
             corpus.refused[found.relative] = ("too_many_bytes", detail)
+    if not source.follow_links:
+        _refuse_foreign_list(folder, besides[0])
     if is_caf(partition):
         _apply_manifest(corpus, folder)
     else:
@@ -125,6 +129,20 @@ def _refuse_forgotten(corpus: Corpus, partition: str, forgotten: Forgotten, base
         else (listed, reason, detail)
         for listed, reason, detail in corpus.absent
     ]
+
+
+def _refuse_foreign_list(folder: Path, name: str) -> None:
+    """Refuse a list that is a link out of its folder: it would be read, and quoted in messages.
+
+    Raises:
+        DataError: It is one.
+    """
+    root, target = os.path.realpath(folder), os.path.realpath(folder / name)
+    if not target.startswith(root + os.sep):
+        raise DataError(
+            f"Expected {folder / name} to lie in its folder; found a link that leads out of it. "
+            "Copy the file into the folder, or set follow_links for this corpus."
+        )
 
 
 def _apply_manifest(corpus: Corpus, folder: Path) -> None:

@@ -242,6 +242,32 @@ def test_links_pipes_and_strange_names(workspace, tmp_path):
     assert len(faces) == 4
 
 
+def test_a_list_that_is_a_link_out_of_its_folder_is_not_read(workspace, tmp_path):
+    write(workspace.raw_caf / "one", "a.png", encode(picture(0), "PNG"))
+    write(tmp_path / "private", "secret.csv", b"path,subject,age\na.png,eve,30\n")
+    (workspace.raw_caf / "one" / "manifest.csv").symlink_to(tmp_path / "private" / "secret.csv")
+    with pytest.raises(DataError, match="a link that leads out of it"):
+        ingest.run(config_for(workspace), workspace, "caf/one")
+    ingest.run(config_for(workspace, caf={"follow_links": True}), workspace, "caf/one")
+    assert read_table(workspace, IMAGES)["subject"].to_list() == ["eve"]
+
+
+def test_names_of_every_kind_and_a_folder_as_deep_as_it_gets(workspace):
+    names = ["-rf.png", "a b.png", "line\nbreak.png", "\u202egnp.exe.png", "\U0001f600.png",
+             "=cmd().png", "x" * 251 + ".png", "A.png", "a.png", '"quoted",.png', "<b>.png",
+             "/".join(["d" * 100] * 20) + "/deep.png"]  # fmt: skip
+    for seed, name in enumerate(names):
+        path = workspace.raw_caf / "one" / name
+        write(path.parent, path.name, encode(picture(seed), "PNG"))
+    rows = pl.DataFrame({"path": names, "subject": "@SUM(1)", "age": "30"})
+    write(workspace.raw_caf / "one", "manifest.csv", rows.write_csv().encode())
+    ingest.run(config_for(workspace), workspace, "caf/one")
+    images = read_table(workspace, IMAGES)
+    assert images.height == len(names)
+    assert all(name.isascii() and name.isprintable() for name in images["raw_name"])
+    assert len(load_faces(workspace, images["face_path"], 16)) == len(names)
+
+
 def test_a_csv_that_a_spreadsheet_spoilt_is_refused_with_its_row(workspace):
     write(workspace.raw_ffhq, "00000.png", encode(picture(0), "PNG"))
     header = (
