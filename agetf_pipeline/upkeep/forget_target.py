@@ -13,7 +13,7 @@ from agetf_pipeline.config.pipeline import PipelineConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace, caf_partition, shard_of
-from agetf_pipeline.data.caf import MANIFEST_NAME, match_manifest, read_manifest
+from agetf_pipeline.data.caf import MANIFEST_NAME, match_manifest, read_manifest, subject_of
 from agetf_pipeline.data.corpora import caf_folder, list_shard_folders
 from agetf_pipeline.data.forgotten import EVERY_SHARD, Entry, Forgotten
 from agetf_pipeline.data.listing import escape_name, list_files
@@ -187,6 +187,7 @@ def _add_subject(
     config: PipelineConfig, workspace: Workspace, name: str, scopes: list[str],
     images: pl.DataFrame, found: _Found,
 ) -> None:  # fmt: skip
+    name = subject_of(name) or name  # as ingest stores it
     rows = images.filter(pl.col("subject") == name)
     if scopes != [EVERY_SHARD]:
         rows = rows.filter(pl.col("partition").is_in(scopes))
