@@ -141,7 +141,7 @@ def foreign_seeds() -> dict[str, bytes]:
         "bmp": encode(rgb, "BMP"),
         "tiff": encode(rgb, "TIFF"),
         "icon": encode(rgb, "ICO"),
-        "jpeg 2000": encode(rgb, "JPEG2000"),
+        "jp2": encode(rgb, "JPEG2000"),
         "avif": encode(rgb, "AVIF"),
         "heic header": box + b"heic\0\0\0\0mif1heic" + bytes(200),
         "html": b"<!doctype html><html><img src=x></html>" * 4,
