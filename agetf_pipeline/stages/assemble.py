@@ -35,7 +35,7 @@ from agetf_pipeline.data.tables import (
 from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "assemble"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 _SPLITS = ("train", "val", "test")
 
 

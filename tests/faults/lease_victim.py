@@ -17,7 +17,8 @@ def computed(context: dg.AssetExecutionContext, gpu_pool: GpuResource) -> None:
         device = os.environ["CUDA_VISIBLE_DEVICES"]
         log = Path(os.environ["LEASE_LOG"])
         write(log, f"{device} {os.getpid()} from {time.monotonic()}")
-        time.sleep(0.03)
+        # Long beside a run's other work: all devices are held at once on a slow machine, too.
+        time.sleep(0.3)
         write(log, f"{device} {os.getpid()} to {time.monotonic()}")
 
 

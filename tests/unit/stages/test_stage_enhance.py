@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from agetf_pipeline.config.pipeline import PipelineConfig
-from agetf_pipeline.core.errors import StageError, WeightsError
+from agetf_pipeline.core.errors import StageError, StorageError, WeightsError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.weights import read_card, read_state, save_weights
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
@@ -78,7 +78,9 @@ def trained(tmp_path_factory) -> Path:
     add_images(workspace, FFHQ_PARTITION, faces)
     report = train_enhancers.run(make_config(), workspace)
     assert report.counts["num_train_images"] == 9
-    assert set(report.outputs) == {"ddcolor", "esrgan"}
+    assert set(report.outputs) == {
+        "ddcolor", "esrgan", "ddcolor_trained_on", "esrgan_trained_on"
+    }  # fmt: skip
     assert not list((workspace.state / "fit").glob("*"))
     assert train_enhancers.run(make_config(), workspace).status == "skipped"
     return workspace.root
@@ -238,7 +240,7 @@ def test_what_fails_while_writing_is_raised_and_leaves_no_row(workspace, monkeyp
         return rename(temporary, path)
 
     monkeypatch.setattr(Path, "replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         enhance.run(make_config(), workspace, PARTITION)
     assert not table_path(workspace, ENHANCED, PARTITION).exists()
     parts = list((workspace.state / "parts").rglob("*.parquet"))
