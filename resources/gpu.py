@@ -142,7 +142,7 @@ def _acquire(folder: Path, devices: list[str], num_wanted: int) -> dict[str, Tex
     """
     while True:
         held: dict[str, TextIO] = {}
-        with (folder / "acquire.lock").open("a") as turn:
+        with (folder / "acquire.lock").open("a+") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             for device in devices:
                 stream = _try(folder / f"gpu{re.sub(r'[^A-Za-z0-9-]', '_', device)}.lock")
@@ -156,7 +156,7 @@ def _acquire(folder: Path, devices: list[str], num_wanted: int) -> dict[str, Tex
 
 
 def _try(path: Path) -> TextIO | None:
-    stream = path.open("a")
+    stream = path.open("a+")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -31,7 +31,7 @@ def join_leases() -> None:
     for name in filter(None, os.environ.get(LEASE_VARIABLE, "").split(os.pathsep)):
         if name in _joined:
             continue
-        stream = Path(name).open("a")  # noqa: SIM115 - held until this process ends
+        stream = Path(name).open("a+")  # noqa: SIM115 - held until this process ends
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:

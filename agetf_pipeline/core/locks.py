@@ -1,4 +1,8 @@
-"""Kernel file locks: held by one process, freed by the kernel when it dies, however it dies."""
+"""Kernel file locks: held by one process, freed by the kernel when it dies, however it dies.
+
+Lock files are opened for reading and writing: NFS 4 makes `flock` a lock of bytes, and those, as
+POSIX has them, want a file open for reading to share it and one open for writing to have it alone.
+"""
 
 import fcntl
 from collections.abc import Iterator
@@ -24,7 +28,7 @@ def exclusive_lock(path: Path, purpose: str, wait: bool = True) -> Iterator[None
     """
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
+        stream = path.open("a+")
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -48,7 +52,7 @@ def shared_lock(path: Path) -> Iterator[None]:
     """
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
+        stream = path.open("a+")
     with stream:
         fcntl.flock(stream, fcntl.LOCK_SH)
         yield

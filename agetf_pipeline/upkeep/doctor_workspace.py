@@ -171,8 +171,11 @@ def _probe(folder: Path) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, expectation, what was found, and remedy of what a file system does not keep."""
     first, second = folder / "lock", folder / "Lock2"
     mount = "Use a local disk, or mount it otherwise (NFS 4 with locks)."
-    with first.open("a") as one, first.open("a") as other:
+    with first.open("a+") as one, first.open("a+") as other:
         try:
+            fcntl.flock(one, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_UN)
             fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
