@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ARCHIVE",
         help=".tar, .tar.gz, .tar.zst or .zip; section.key=value may stand among them",
     )
+    parser.set_defaults(overrides=[])  # those after other options
     parser.add_argument("--shard", help="name of the shard; default: that of the archive")
 
 
@@ -38,12 +39,12 @@ def run(options: argparse.Namespace, say: Say) -> int:
         raise DataError(
             f"Expected an archive, and one alone with --shard; found {len(archives)}. Name them."
         )
-    config = load_config(options.config, overrides)
+    config = load_config(options.config, [*overrides, *options.overrides])
     workspace = workspace_of(config)
     errors: list[AgetfError] = []
     for archive in archives:
         try:
-            shard = options.shard or shard_name_of(archive)
+            shard = shard_name_of(archive) if options.shard is None else options.shard
             folder = source_folder(config, workspace, f"caf/{shard}")
             locks = workspace.state / "locks" / "unpack"
             report = unpack(archive, folder, config.ingest.archives, locks)

@@ -26,6 +26,8 @@ _ENTRY_BYTES = 46 + 512  # of a zip's directory, beside the name
 _COMPONENT_BYTES = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"^[A-Za-z]:")
+# A frame of data, or one to be skipped, which pzstd writes before each of them (RFC 8878, 3.1).
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
 _LEFT_OUT = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
@@ -80,7 +82,7 @@ def open_archive(path: Path, max_members: int) -> Iterator[Iterator[Member]]:
                 yield _zip_members(stream, max_members)
             elif head.startswith(b"\x1f\x8b"):
                 yield _tar_members(gzip.GzipFile(fileobj=stream))
-            elif head.startswith(b"\x28\xb5\x2f\xfd"):
+            elif _ZSTD.match(head):
                 import pyarrow as pa
 
                 yield _tar_members(pa.CompressedInputStream(stream, "zstd"))
@@ -118,6 +120,12 @@ def is_left_out(name: str) -> bool:
     """Whether a member is a file system's own business, which no stage reads."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return any((part.startswith(".") and part != "..") or part in _LEFT_OUT for part in parts)
+
+
+def is_top(member: Member) -> bool:
+    """Whether a member is the packed folder itself: `tar -C shard .` begins with `./`."""
+    parts = member.name.split("/")
+    return member.is_folder and parts[0] == "." and not set(parts) - {"", "."}
 
 
 def problem_of_name(name: str, max_path_bytes: int, max_depth: int) -> str | None:

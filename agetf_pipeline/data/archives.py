@@ -24,6 +24,7 @@ from agetf_pipeline.data.archive_members import (
     Member,
     UnreadableArchiveError,
     is_left_out,
+    is_top,
     key_of_name,
     least_unpacked_bytes,
     open_archive,
@@ -148,6 +149,8 @@ def _write_members(archive: Path, into: Path, limits: ArchiveLimits, done: _Writ
                 done.num_members += 1
                 if done.num_members > limits.max_members:
                     raise _refused(archive, [f"more than {limits.max_members} members"])
+                if is_top(member):
+                    continue
                 problem = problem_of_name(member.name, limits.max_path_bytes, limits.max_depth)
                 wanted = problem is None and not is_left_out(member.name)
                 if wanted:

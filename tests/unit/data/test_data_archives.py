@@ -1,16 +1,22 @@
 """Archives of shards: what is unpacked, and what is refused whole."""
 
+import gzip
 import io
+import os
+import random
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from small_disk import NEEDS_MOUNT, small_disk
 
 from agetf_pipeline.cli import main
 from agetf_pipeline.config.ingest import ArchiveLimits
@@ -81,6 +87,44 @@ def test_every_kind_is_unpacked_and_a_single_top_folder_stripped(tmp_path, name,
     pack = packed_zip if name.endswith("zip") else zst if name.endswith("zst") else tar
     archive = pack(tmp_path / name, {top + member: data for member, data in GOOD.items()})
     assert unpacked(archive) == GOOD
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="there is no tar here")
+@pytest.mark.parametrize("packed", [".", "./"])
+def test_a_folder_packed_from_within_by_tar(tmp_path, packed):
+    for name, data in GOOD.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    archive = tmp_path / "s.tar.gz"
+    subprocess.run(["tar", "-czf", archive, "-C", tmp_path / "in", packed], check=True)
+    with tarfile.open(archive) as entries:
+        assert "." in entries.getnames()
+    shutil.rmtree(tmp_path / "in")
+    assert unpacked(archive) == GOOD
+
+
+def test_the_packed_folder_itself_is_no_member_and_a_file_of_that_name_is_refused(tmp_path):
+    within = {f"./{name}": data for name, data in GOOD.items()}
+    folders = [special(name, tarfile.DIRTYPE) for name in ("./", ".", "./././", "./b/")]
+    assert unpacked(tar(tmp_path / "s.tar", within, *folders)) == GOOD
+    shutil.rmtree(tmp_path / "caf")
+    assert "an empty name" in refused(tar(tmp_path / "s.tar", GOOD | {"./.": b"evil"}))
+    assert "an empty name" in refused(tar(tmp_path / "s.tar", GOOD, special("//", tarfile.DIRTYPE)))
+
+
+def test_zstd_in_frames_behind_frames_to_be_skipped(tmp_path):
+    """As pzstd writes it: before each frame of data one that says how long that is."""
+    plain = tar(tmp_path / "s.tar", GOOD).read_bytes()
+    frames = [pa.compress(part, "zstd", asbytes=True) for part in (plain[:700], plain[700:])]
+    framed = b"".join(struct.pack("<3I", 0x184D2A50, 4, len(frame)) + frame for frame in frames)
+    (tmp_path / "s.tar").unlink()
+    (tmp_path / "s.tar.zst").write_bytes(framed)
+    assert unpacked(tmp_path / "s.tar.zst") == GOOD
+    shutil.rmtree(tmp_path / "caf")
+    (tmp_path / "s.tar.zst").write_bytes(framed[:-1])
+    assert "Expected an archive" in refused(tmp_path / "s.tar.zst")
+    (tmp_path / "s.tar.zst").write_bytes(struct.pack("<2I", 0x184D2A5F, 1 << 31))
+    assert "Expected an archive" in refused(tmp_path / "s.tar.zst")
 
 
 def test_what_no_stage_reads_is_left_out_and_named(tmp_path):
@@ -198,8 +242,6 @@ def test_headers_without_end_do_not_fill_the_memory(tmp_path):
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, 8 << 30
     raw = info.tobuf(tarfile.GNU_FORMAT) + bytes(40_000_000)
-    import gzip
-
     (tmp_path / "s.tar.gz").write_bytes(gzip.compress(raw, 1))
     assert "a header of more than" in refused(tmp_path / "s.tar.gz")
 
@@ -262,6 +304,62 @@ def test_the_command_unpacks_what_it_can_and_ends_with_what_it_could_not(tmp_pat
     assert "leads upwards" in said.err
     assert [path.name for path in (tmp_path / "w" / "data" / "raw" / "caf").iterdir()] == ["one"]
     assert main(["unpack", "--shard", "new", str(good), root]) == 0
+
+
+def test_overrides_may_stand_behind_the_options(tmp_path, capsys):
+    archive, config = tar(tmp_path / "one.tar", GOOD), tmp_path / "c.yaml"
+    config.write_text("{}")
+    words = ["unpack", str(archive), "--config", str(config), f"workspace.root={tmp_path / 'w'}"]
+    assert main(words) == 0
+    assert content(tmp_path / "w" / "data" / "raw" / "caf" / "one") == GOOD
+    assert main([*words, "ingest.archives.max_members=1"]) == 1
+    assert "more than 1 members" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shard", ["../x", "..", "", "/x", "a/b", ".x"])
+def test_a_shard_that_leads_elsewhere_is_refused(tmp_path, shard, capsys):
+    archive = tar(tmp_path / "one.tar", GOOD)
+    (tmp_path / "w").mkdir()
+    root = f"workspace.root={tmp_path / 'w'}"
+    assert main(["unpack", f"--shard={shard}", str(archive), root]) == 1
+    assert "Expected" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"one.tar", "w"}
+    assert [path for path in (tmp_path / "w").rglob("*") if path.is_file()] == []
+
+
+@NEEDS_MOUNT
+def test_a_disk_that_fills_up_half_way_keeps_nothing_and_says_so(tmp_path, capsys):
+    blocks = [random.Random(n).randbytes(1000) * 40 for n in range(50)]
+    files = {f"{n}.jpg": blocks[n % 50] * 20 for n in range(120)}  # 96 MB, of which gzip makes 2
+    archive = tar(tmp_path / "one.tar.gz", files | GOOD)
+    with small_disk(tmp_path / "w", 70 << 20) as disk:
+        limits = "ingest.archives.max_ratio=1000"
+        assert main(["unpack", str(archive), f"workspace.root={disk}", limits]) == 1
+        said = capsys.readouterr().err
+        assert "disk" in said
+        assert str(disk) in said
+        assert "Traceback" not in said
+        assert list((disk / "data" / "raw" / "caf").iterdir()) == []
+        assert shutil.disk_usage(disk).free > 69 << 20
+
+
+def test_killed_half_way_it_leaves_no_shard_and_what_it_left_is_found(tmp_path, capsys):
+    archive = tar(tmp_path / "one.tar", GOOD | {f"{n}.jpg": bytes(999) for n in range(1500)})
+    caf, root = tmp_path / "w" / "data" / "raw" / "caf", f"workspace.root={tmp_path / 'w'}"
+    command = [sys.executable, "-m", "agetf_pipeline.cli", "unpack", str(archive), root]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        while process.poll() is None and not list(caf.glob(".tmp-*/1*.jpg")):
+            time.sleep(0.001)
+        os.kill(process.pid, 9)
+    assert process.returncode == -9
+    (left,) = caf.iterdir()
+    assert left.name.startswith(".tmp-")
+    assert len(list(left.iterdir())) < 1503
+    assert main(["verify", "--quiet", "--only", "files", root]) == 0
+    assert f"files/temporary: data/raw/caf/{left.name}" in capsys.readouterr().out
+    assert main(["unpack", str(archive), root]) == 0
+    assert [path.name for path in caf.iterdir()] == ["one"]
+    assert len(content(caf / "one")) == 1503
 
 
 def test_killed_while_unpacking_it_leaves_no_shard(tmp_path):
