@@ -41,7 +41,11 @@ _COMPUTING = frozenset({"predict", "enhance", "caption", "recheck", "train"})
 
 
 def retry_policy(stage: str) -> dg.RetryPolicy | None:
-    """Return when the step of a stage is tried again; None where nothing can pass by itself."""
+    """Return when the step of a stage is tried again; None where nothing can pass by itself.
+
+    For `failing_readably`, and not for the asset: of a step with a policy of its own, Dagster takes
+    a termination for a failure, and tries it again.
+    """
     if stage in _REACHING_OUT:
         return NETWORK_RETRIES
     return COMPUTING_RETRIES if stage in _COMPUTING else None
@@ -59,16 +63,30 @@ def passes_by_itself(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _PASSING_ERRNOS
 
 
+def _try_again(error: Exception, policy: dg.RetryPolicy | None, attempt: int) -> None:
+    """Ask for another attempt; return where there is no policy, or none is left."""
+    if policy is None or attempt >= policy.max_retries:
+        return
+    cause = UnavailableError(redact(f"{error}")) if tells_secrets(error) else error
+    delay_s = policy.calculate_delay(attempt + 1)
+    raise dg.RetryRequested(policy.max_retries, delay_s) from cause
+
+
 @contextmanager
-def failing_readably() -> Iterator[None]:
+def failing_readably(policy: dg.RetryPolicy | None = None, attempt: int = 0) -> Iterator[None]:
     """Turn errors into failures of a step that say what to do and are not tried again.
 
-    What passes by itself is left as it is, for the step's retry policy. A GPU that this process has
-    lost comes back in another one alone: where all steps of a run share one, the run fails, and
-    whoever launches it again has a new process. A failure of the library's
-    own shows its message alone; where the cause is unknown, the traceback stays with it.
+    What passes by itself is tried again as the policy says; without one it is left as it is. A GPU
+    that this process has lost comes back in another one alone: where all steps of a run share one,
+    the run fails, and whoever launches it again has a new process. A failure of the library's own
+    shows its message alone; where the cause is unknown, the traceback stays with it.
+
+    Args:
+        policy: When to try again.
+        attempt: How often this step was tried before (`context.retry_number`).
 
     Raises:
+        dagster.RetryRequested: It may pass by itself.
         dagster.Failure: For every other error; its description is the message.
     """
     try:
@@ -78,18 +96,22 @@ def failing_readably() -> Iterator[None]:
     except AgetfError as error:
         lost = isinstance(error, DeviceLostError) and not _has_its_own_process()
         if passes_by_itself(error) and not lost:
-            if tells_secrets(error):
+            _try_again(error, policy, attempt)
+            if policy is None and tells_secrets(error):
                 raise UnavailableError(redact(str(error))) from None
-            raise
+            if policy is None:
+                raise
         _LOGGER.debug("the step failed", exc_info=True)
         kind = type(error).__name__
         raise dg.Failure(redact(str(error)), {"kind": kind}, allow_retries=False) from None
     except Exception as error:
         text = redact(f"{type(error).__name__}: {error}")
         if passes_by_itself(error):
-            if tells_secrets(error):
+            _try_again(error, policy, attempt)
+            if policy is None and tells_secrets(error):
                 raise UnavailableError(text) from None
-            raise
+            if policy is None:
+                raise
         stored = storage_error(error, Path.cwd())
         if stored is not None:
             kind = type(stored).__name__

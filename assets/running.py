@@ -74,7 +74,6 @@ def stage_asset(
         pool=GPU_POOL if gpu else None,
         partitions_def=CAF_SHARDS if partitioned else None,
         backfill_policy=CAF_BACKFILL if partitioned else None,
-        retry_policy=retry_policy(stage),
         freshness_policy=freshness,
         metadata={"stage": stage},
     )
@@ -83,13 +82,14 @@ def stage_asset(
     ) -> None:
         from agetf_pipeline.quality.records import require_fit
 
-        with failing_readably():
+        policy = retry_policy(stage)
+        with failing_readably(policy, context.retry_number):
             config, workspace = pipeline.load()
             if config.quality.refuse_blocked:
                 require_fit(workspace, deps)
             num_devices = config.train.num_processes if stage == "train" else 1
         with (
-            failing_readably(),
+            failing_readably(policy, context.retry_number),
             _leased(gpu, gpu_pool, config, num_devices) as placed,
             progress_listener(_tell(context)),
         ):

@@ -19,10 +19,10 @@ def run(errors: list[Exception], policy: dg.RetryPolicy | None):
     """Materialise an asset that raises these, one after the other; return result and attempts."""
     attempts = []
 
-    @dg.asset(retry_policy=policy)
-    def fragile() -> None:
+    @dg.asset
+    def fragile(context: dg.AssetExecutionContext) -> None:
         attempts.append(1)
-        with failing_readably():
+        with failing_readably(policy, context.retry_number):
             if len(attempts) <= len(errors):
                 raise errors[len(attempts) - 1]
 
@@ -65,19 +65,25 @@ def test_a_full_disk_does_not_pass_by_itself_but_a_lost_file_system_may():
     assert passes_by_itself(OSError(errno.ESTALE, "stale file handle"))
 
 
-def test_only_stages_that_reach_over_a_network_or_compute_are_tried_again():
+def test_what_does_not_pass_after_all_fails_with_its_message():
+    result, attempts = run([UnavailableError("It is away.")] * 4, QUICK)
+    assert attempts == 4
+    failure = result.get_step_failure_events()[0].step_failure_data
+    assert failure.user_failure_data.description == "It is away."
+
+
+def test_no_asset_has_a_policy_of_its_own():
+    """Dagster would try a step again that somebody terminated."""
     from definitions import defs
 
     graph = defs.resolve_asset_graph()
-    retried = {
-        key.to_user_string()
-        for key in graph.get_all_asset_keys()
-        if graph.assets_def_for_key(key).node_def.retry_policy is not None
+    policies = {
+        graph.assets_def_for_key(key).node_def.retry_policy for key in graph.get_all_asset_keys()
     }
-    assert retried == {
-        "evaluation_report", "registered_model", "ffhq_predictions", "caf_predictions",
-        "caf_enhanced", "caf_enhanced_ages", "ffhq_captions", "caf_captions", "age_transformer",
-    }  # fmt: skip
+    assert policies == {None}
+
+
+def test_only_stages_that_reach_over_a_network_or_compute_are_tried_again():
     assert retry_policy("ingest") is None
     assert retry_policy("train") == COMPUTING_RETRIES
     assert retry_policy("register") == NETWORK_RETRIES
