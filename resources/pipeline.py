@@ -1,6 +1,7 @@
 """The configuration and the workspace that a run works on."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from agetf_pipeline.core.workspace import Workspace
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG_VARIABLE = "AGETF_CONFIG"
 DEFAULT_CONFIG = "configs/demo.yaml"
-_NOT_FROM_A_RUN = ("runtime.allow_unverified_weights", "runtime.models_catalogue", "runtime=")
+_VOUCHING = ("runtime.allow_unverified_weights", "runtime.models_catalogue")
 """What decides which weights may be loaded is not for a browser to change."""
+_ADDRESSES = ("uri", "url")
 
 Settings = dict[str, Any]
 
@@ -58,36 +60,47 @@ class PipelineResource(dg.ConfigurableResource):
                 f"Expected a file of configs/ in the run's configuration; found {name!r}. "
                 f"Set {CONFIG_VARIABLE} for the deployment to use a file elsewhere."
             )
-        moved = [text for text in self.overrides if text.strip().startswith("workspace")]
-        if moved:
-            raise ConfigError(
-                f"Expected overrides that leave the workspace where it is; found {moved}. "
-                "Set workspace.root in the config file."
-            )
-        trusting = [text for text in self.overrides if text.strip().startswith(_NOT_FROM_A_RUN)]
-        if trusting:
-            raise ConfigError(
-                f"Expected overrides that leave the verification of weights on; found {trusting}. "
-                "Set it in the config file."
-            )
         config = load_config(path, self.overrides)
-        workspace = workspace_of(config)
         if self.overrides:
-            _refuse_reaching_out(_settings(load_config(path)), _settings(config), workspace)
-        return config, workspace
+            before = load_config(path)
+            _refuse_reaching_out(_settings(before), _settings(config), workspace_of(before))
+        return config, workspace_of(config)
 
 
 def _refuse_reaching_out(before: Settings, after: Settings, workspace: Workspace) -> None:
     """Refuse overrides of a run that lead out of the machine, or out of the project's folders.
 
     With the deployment's rights and credentials an address is a way in and a way out, and a path
-    one to any file of the machine: what is in it comes back in tables, pictures and messages.
+    one to any file of the machine: what is in it comes back in tables, pictures and messages. What
+    the settings have become is compared, not how the overrides are spelled.
+
+    Args:
+        before: Every setting without the overrides.
+        after: With them.
+        workspace: That of the settings before.
 
     Raises:
-        ConfigError: An address was changed, or a path leads elsewhere.
+        ConfigError: The workspace, what vouches for weights, or an address was changed, or a path
+            leads elsewhere.
     """
-    changed = {name: value for name, value in after.items() if before.get(name, None) != value}
-    addresses = [name for name in changed if name.endswith(("_uri", "_url"))]
+    changed = {
+        name: after.get(name)
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+    moved = [name for name in changed if name.startswith("workspace.")]
+    if moved:
+        raise ConfigError(
+            f"Expected overrides that leave the workspace where it is; found others for {moved}. "
+            "Set workspace.root in the config file."
+        )
+    trusting = [name for name in changed if name in _VOUCHING]
+    if trusting:
+        raise ConfigError(
+            "Expected overrides that leave the verification of weights on; found others for "
+            f"{trusting}. Set them in the config file."
+        )
+    addresses = [name for name in changed if re.split(r"[._]", name)[-1] in _ADDRESSES]
     if addresses:
         raise ConfigError(
             f"Expected overrides that leave addresses as they are; found others for {addresses}. "

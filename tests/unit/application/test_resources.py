@@ -72,6 +72,10 @@ def test_a_machine_without_gpus_gets_one_slot(tmp_path):
         "runtime.allow_unverified_weights=true",
         " runtime.models_catalogue=other.yaml",
         "runtime={allow_unverified_weights: true}",
+        "runtime ={allow_unverified_weights: true}",
+        "\truntime\t={models_catalogue: configs/age_anchors.yaml}",
+        "runtime.allow_unverified_weights =true",
+        "runtime.allow_unverified_weights\u00a0= 1",
     ],
 )
 def test_a_run_cannot_switch_the_verification_of_weights_off(override):

@@ -65,6 +65,8 @@ def test_a_path_leads_nowhere_outside(override):
         "register_model.tracking_uri=http://198.51.100.1:5000",
         "register_model={tracking_uri: 'sqlite:////tmp/other.db'}",
         "release.publish_uri=s3://elsewhere/faces",
+        "release.url=https://elsewhere.example/faces",
+        "release ={url: 'https://elsewhere.example/faces'}",
         "ingest.caf.source_uri=file:///etc",
     ],
 )
@@ -87,6 +89,29 @@ def test_an_address_stays_as_the_deployment_set_it(override):
 def test_no_name_is_a_module_or_a_path(override):
     with pytest.raises(ConfigError, match="pattern"):
         PipelineResource(overrides=[override]).load()
+
+
+def test_a_run_may_set_what_else_the_section_has():
+    overrides = ["runtime={num_threads: 1}"]
+    config, _ = PipelineResource(config="configs/test.yaml", overrides=overrides).load()
+    assert config.runtime.num_threads == 1
+    assert not config.runtime.allow_unverified_weights
+
+
+def test_a_section_laid_over_the_deployments_resets_nothing_of_it(tmp_path, monkeypatch):
+    """The defaults, too, are another catalogue and another address than the deployment's."""
+    path = tmp_path / "configs" / "own.yaml"
+    path.parent.mkdir()
+    path.write_text(
+        "runtime: {models_catalogue: models.yaml}\n"
+        "register_model: {tracking_uri: 'http://127.0.0.1:5000'}\n"
+    )
+    monkeypatch.setenv("AGETF_CONFIG", str(path))
+    PipelineResource(overrides=["runtime.num_threads=1"]).load()
+    with pytest.raises(ConfigError, match="verification of weights"):
+        PipelineResource(overrides=["runtime=null", "runtime={num_threads: 1}"]).load()
+    with pytest.raises(ConfigError, match="addresses as they are"):
+        PipelineResource(overrides=["register_model=null", "register_model={}"]).load()
 
 
 def test_what_a_run_is_for_still_works():
