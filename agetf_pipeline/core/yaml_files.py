@@ -53,11 +53,14 @@ def parse_yaml(text: str) -> Any:
 
 
 def _check_nesting(text: str) -> None:
-    """Refuse what is nested so deep that the parser itself, which recurses, would not come back."""
-    depth = 0
+    """Refuse what the parser itself would not come back from: it recurses, and it is slow."""
+    depth = count = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
+        count += not isinstance(event, yaml.CollectionEndEvent)
+        if count > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values")
         if depth > MAX_DEPTH:
             raise ValueError(f"more than {MAX_DEPTH} levels")
 

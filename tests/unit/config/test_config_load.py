@@ -1,8 +1,13 @@
 """`load_config`: merging, overrides, refusals, and where paths lead."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tiny_shards import REPOSITORY
 
 from agetf_pipeline.config import load_config, workspace_of
 from agetf_pipeline.core.errors import ConfigError
@@ -94,3 +99,41 @@ def test_a_loaded_configuration_is_frozen():
     config = load_config(PIPELINES[0])
     with pytest.raises(ValueError):
         config.train.batch_size = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{'a.' * 500_000}: 1\n",
+        f"colour: {'1' * 900_000}x\n",
+        f"? {'f0' * 60_000}\n: 1\n",
+        f"train: {{lr: {'a.' * 400_000}}}\n",
+        "".join(f"key{n}: 1\n" for n in range(20_000)),
+        f"train: [{'1,' * 400_000}]\n",
+        f"{'a.' * 400_000}: [1\n",
+        f"extends: [{'a.' * 10_000}]\n",
+    ],
+)
+def test_a_hostile_file_is_refused_in_seconds_and_in_a_page(tmp_path, text):
+    """Once, messages about such files took a minute: the process is ended after 20 s."""
+    path = write(tmp_path, text)
+    done = subprocess.run(
+        [sys.executable, "-m", "agetf_pipeline.cli", "run", "--config", str(path)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Expected" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 10_000
+
+
+def test_odd_passwords_are_refused_and_not_repeated(tmp_path):
+    for uri in (
+        "postgresql://bob:it'sXYZ@host/db",
+        'mysql://u:XYZ"b@h/d',
+        "postgresql://b:p XYZ@h/d",
+    ):
+        with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD") as caught:
+            load_config(write(tmp_path, json.dumps({"register_model": {"tracking_uri": uri}})))
+        assert "XYZ" not in str(caught.value)
