@@ -111,6 +111,17 @@ def read_corpus(
     return corpus
 
 
+def read_lists(folder: Path, partition: str, files: list[Found]) -> Corpus:
+    """Lay a partition's manifest or labels over its files, which are not read.
+
+    Raises:
+        DataError: The labels or the manifest cannot be used.
+    """
+    corpus = Corpus(files, {})
+    (_apply_manifest if is_caf(partition) else _apply_labels)(corpus, folder)
+    return corpus
+
+
 def _refuse_forgotten(corpus: Corpus, partition: str, forgotten: Forgotten, base: str) -> None:
     """Turn away what was forgotten, whatever else is known of it: other details name people."""
     people = {

@@ -25,11 +25,16 @@ NO_PART = {
 }
 """By an expert's status, why it has no part in a label."""
 _OTHERWISE = "it has no part in the label"
-_KEY_BYTES = 32
+KEY_BYTES = 32
 _HASH_DIGITS = 16
 _UNREADABLE = "Expected a readable image at "
 """How the message of `data.images.read_rgb` begins."""
 _TOO_FEW = re.compile(r"\d+ experts answered; \d+ are needed")
+
+
+def key_path(workspace: Workspace) -> Path:
+    """Return the file of the key of the persons' hashes."""
+    return workspace.state / "release" / "identities.key"
 
 
 def load_key(workspace: Workspace) -> bytes:
@@ -41,14 +46,14 @@ def load_key(workspace: Workspace) -> bytes:
     Raises:
         DataError: The file holds no key.
     """
-    path = workspace.state / "release" / "identities.key"
+    path = key_path(workspace)
     with exclusive_lock(path.with_name(".identities.lock"), "the key of the persons' hashes"):
         if not path.exists():
-            _write_private(path, secrets.token_bytes(_KEY_BYTES))
+            _write_private(path, secrets.token_bytes(KEY_BYTES))
         key = path.read_bytes()
-    if len(key) != _KEY_BYTES:
+    if len(key) != KEY_BYTES:
         raise DataError(
-            f"Expected a key of {_KEY_BYTES} bytes in {path}; found {len(key)}. Restore it, or "
+            f"Expected a key of {KEY_BYTES} bytes in {path}; found {len(key)}. Restore it, or "
             "delete it: the persons of a release then get other hashes than before."
         )
     return key

@@ -185,7 +185,7 @@ def _ingest(
         for listed, why in absent.items()
     ]
     examiner.remove_orphans({row["face_path"] for row in rows})
-    _add_labels(rows, corpus)
+    add_labels(rows, corpus)
     images, quarantine = to_frame(rows, IMAGES), quarantine_frame(quarantined)
     num_inputs = len(corpus.files) + len(absent)
     assert num_inputs == images.height + quarantine.height, "an input is in neither table"
@@ -253,8 +253,8 @@ def _image_row(
     }
 
 
-def _add_labels(rows: list[dict[str, Any]], corpus: Corpus) -> None:
-    """Put what the corpus says of each image into its row."""
+def add_labels(rows: list[dict[str, Any]], corpus: Corpus) -> None:
+    """Put what the corpus says of each image into its row, by `_relative`, which goes."""
     numbers = [image_number_of(row["_relative"]) for row in rows]
     shared = {number for number, count in Counter(numbers).items() if count > 1} - {None}
     for row, number in zip(rows, numbers, strict=True):

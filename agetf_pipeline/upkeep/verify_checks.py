@@ -106,6 +106,27 @@ CHECKS: dict[str, Check] = {
         "A file of the corpus is neither in `images` nor in `quarantine`.",
         "It may have arrived since: run ingest for the partition.",
     ),
+    "links/list_missing": Check(
+        "error",
+        "The manifest of a shard, or the labels that its images have, are gone.",
+        "Restore the file from a backup: who is on a photograph, and how old, is known from it.",
+    ),
+    "links/list_unreadable": Check(
+        "error",
+        "The manifest of a shard, or the table of labels, cannot be read.",
+        "Restore the file from a backup, or correct it: ingest refuses the partition.",
+    ),
+    "links/list_differs": Check(
+        "warning",
+        "The corpus's list says something else than the tables: it changed since ingest read it.",
+        "Run ingest for the partition; restore the list if it is the wrong one.",
+    ),
+    "links/list_contradicted": Check(
+        "error",
+        "The table `images` says something else than the corpus's list, and is not what ingest "
+        "wrote.",
+        "Run ingest for the partition: it writes the table anew.",
+    ),
     "links/refused_file_gone": Check(
         "note",
         "A file in quarantine is no longer there.",
@@ -330,6 +351,17 @@ CHECKS: dict[str, Check] = {
         "error",
         "A record of the workspace's state is damaged.",
         "Delete it: it is made again (files are then read or copied once more).",
+    ),
+    "state/drawn_corpus": Check(
+        "error",
+        "The mark of a drawn corpus is damaged or gone: it cannot be told from photographs.",
+        "Restore it from a backup; or move data/raw and data/truth away: the stage synthesize "
+        "draws the same again.",
+    ),
+    "state/release_key": Check(
+        "error",
+        "The key of the persons' hashes in releases is damaged.",
+        "Restore it from a backup; or delete it: persons then get other hashes than before.",
     ),
     "state/forgotten_register": Check(
         "error",

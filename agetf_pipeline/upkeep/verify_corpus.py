@@ -1,5 +1,7 @@
 """Photographs against the tables of ingest: there, unaltered, and each in exactly one table."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from agetf_pipeline.core.errors import DataError
@@ -10,8 +12,10 @@ from agetf_pipeline.data.examinations import EXAMINATIONS
 from agetf_pipeline.data.ffhq_aging import LABELS_NAME
 from agetf_pipeline.data.listing import Found, escape_name, list_files
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
+from agetf_pipeline.data.tables import list_partitions
 from agetf_pipeline.enhance.audit import original_file
 from agetf_pipeline.enhance.findings import picture_size
+from agetf_pipeline.upkeep.verify_lists import verify_lists
 from agetf_pipeline.upkeep.verify_survey import Survey
 from agetf_pipeline.upkeep.verify_tables import examinations_workspace
 
@@ -20,27 +24,31 @@ _NOT_THERE = ("missing_file", "conflicting_rows", "bad_age", "outside_folder", "
 _COPIED = "name_not_utf8"
 
 
-def verify_corpus(survey: Survey, partition: str, images: pl.DataFrame) -> None:
+def verify_corpus(survey: Survey, partition: str, images: pl.DataFrame) -> set[str]:
     """Check the photographs of a partition and the faces that were cut out of them.
 
     Args:
         survey: The verification.
         partition: The partition.
         images: `image_id`, `path`, `face_path`, `flags`, `width_px`, `height_px`, `num_bytes`.
+
+    Returns:
+        Paths (escaped) that other partitions are to hold: `verify_duplicates` looks for them.
     """
     folder = source_folder(survey.config, survey.workspace, partition)
     if not folder.is_dir():
         if images.height:
             found = "nothing"
             survey.add("links/corpus_missing", folder, f"{images.height} photographs", found)
-        return
-    _check_listing(survey, partition, images)
+        return set()
+    kept_elsewhere = _check_listing(survey, partition, images)
     _check_originals(survey, images)
     _check_faces(survey, partition, images)
+    return kept_elsewhere
 
 
-def _check_listing(survey: Survey, partition: str, images: pl.DataFrame) -> None:
-    """Every file in one table, every row a file."""
+def _check_listing(survey: Survey, partition: str, images: pl.DataFrame) -> set[str]:
+    """Every file in one table, every row a file; return the files that others are to hold."""
     config = survey.config.ingest
     source = config.caf if is_caf(partition) else config.ffhq_aging
     folder = source_folder(survey.config, survey.workspace, partition)
@@ -49,19 +57,19 @@ def _check_listing(survey: Survey, partition: str, images: pl.DataFrame) -> None
         listed = list_files(folder, besides, source.follow_links)
     except (DataError, OSError) as error:
         survey.add("files/unreadable", folder, "a folder that can be listed", str(error))
-        return
+        return set()
     survey.count("links", corpus_files=len(listed))
+    verify_lists(survey, partition, listed)
     base = survey.workspace.relative(folder)
     here = {escape_name(f"{base}/{found.relative}"): found for found in listed}
     columns = ["path", "image_id", "reason", "duplicate_of"]
     refused = survey.rows(QUARANTINE, partition, columns)
     if refused is None:
-        return
+        return set()
     taken = {
         path if _COPIED in flags else escape_name(path): image_id
         for path, image_id, flags in images.select("path", "image_id", "flags").iter_rows()
     }
-    table = survey.path_of(IMAGES, partition)
     for path in refused["path"].to_list():
         if path in taken:
             survey.add("links/taken_and_refused", path, "images or quarantine", "both", taken[path])
@@ -72,29 +80,32 @@ def _check_listing(survey: Survey, partition: str, images: pl.DataFrame) -> None
     for path, reason in refused.select("path", "reason").iter_rows():
         if path not in here and reason not in _NOT_THERE:
             survey.add("links/refused_file_gone", path, f"the file refused as {reason}", "nothing")
-    kept = {name for name in refused["duplicate_of"].drop_nulls().to_list() if name not in taken}
-    for name in sorted(kept - _taken_elsewhere(survey, partition, kept)):
-        survey.add("links/duplicate_of", name, f"a row in {survey.name_of(table)}", "none")
+    return {name for name in refused["duplicate_of"].drop_nulls().to_list() if name not in taken}
 
 
 def _told(found: Found) -> str:
     return found.detail or f"none; the file has {found.num_bytes} bytes"
 
 
-def _taken_elsewhere(survey: Survey, partition: str, names: set[str]) -> set[str]:
-    """Return those of the (escaped) paths that other partitions hold."""
-    from agetf_pipeline.data.tables import list_partitions
+def verify_duplicates(survey: Survey, kept: Mapping[str, set[str]]) -> None:
+    """Check that files of other partitions, as duplicates of which some were refused, are held.
 
-    held: set[str] = set()
-    if not names:
-        return held
-    for other in list_partitions(survey.workspace, IMAGES):
-        if other == partition:
-            continue
-        for rows in survey.slices(IMAGES, other, ["path", "flags"]):
+    Args:
+        survey: The verification.
+        kept: Partition to the (escaped) paths that it does not hold itself.
+    """
+    missing = {name for names in kept.values() for name in names}
+    # Every table once, whatever the number of partitions that ask.
+    for partition in list_partitions(survey.workspace, IMAGES) if missing else ():
+        for rows in survey.slices(IMAGES, partition, ["path", "flags"]):
             paths = rows.iter_rows()
-            held.update(path if _COPIED in flags else escape_name(path) for path, flags in paths)
-    return held & names
+            missing -= {path if _COPIED in flags else escape_name(path) for path, flags in paths}
+        if not missing:
+            return
+    for partition, names in sorted(kept.items()):
+        table = survey.name_of(survey.path_of(IMAGES, partition))
+        for name in sorted(names & missing):
+            survey.add("links/duplicate_of", name, f"a row in {table}", "none")
 
 
 def _check_originals(survey: Survey, images: pl.DataFrame) -> None:

@@ -12,7 +12,7 @@ from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.work import load_report, report_path
 from agetf_pipeline.core.workspace import is_caf
 from agetf_pipeline.data.schemas import IMAGES, TABLES, TRAINING_MANIFEST
-from agetf_pipeline.upkeep.verify_corpus import verify_corpus
+from agetf_pipeline.upkeep.verify_corpus import verify_corpus, verify_duplicates
 from agetf_pipeline.upkeep.verify_forgotten import (
     verify_forgotten_manifest,
     verify_forgotten_rows,
@@ -33,20 +33,23 @@ _CAF_ALONE = ("enhanced", "enhanced_ages")
 def verify_links(survey: Survey) -> None:
     """Check the links of every partition, then those between partitions."""
     partitions = survey.known_partitions()
+    kept_elsewhere: dict[str, set[str]] = {}
     with Progress("verify links", len(partitions)) as progress:
         for partition in partitions:
             if not survey.is_at_work(partition):
                 with survey.undisturbed(partition):
                     survey.count("links", partitions=1)
-                    _verify_partition(survey, partition)
+                    kept_elsewhere[partition] = _verify_partition(survey, partition)
             progress.advance()
+    verify_duplicates(survey, kept_elsewhere)
     _find_repeats(survey, partitions)
     if not survey.is_at_work(None, "assemble", "relabel"):
         verify_manifest(survey, partitions)
         verify_forgotten_manifest(survey)
 
 
-def _verify_partition(survey: Survey, partition: str) -> None:
+def _verify_partition(survey: Survey, partition: str) -> set[str]:
+    """Check the links of a partition; return the files that others are to hold."""
     has = {name: survey.has(spec, partition) for name, spec in TABLES.items()}
     present = [name for name, there in has.items() if there]
     if not has["images"]:
@@ -55,18 +58,19 @@ def _verify_partition(survey: Survey, partition: str) -> None:
             survey.add("links/no_images", where, "the table images", ", ".join(present))
         else:
             _say_not_run(survey, partition, "images")
-        return
+        return set()
     for name in TABLES:
         if not has[name] and name != TRAINING_MANIFEST.name:
             _say_not_run(survey, partition, name)
     columns = ["image_id", "path", "face_path", "flags", "width_px", "height_px", "num_bytes"]
     images = survey.rows(IMAGES, partition, columns)
     if images is None:
-        return
+        return set()
     survey.count("links", images=images.height)
-    verify_corpus(survey, partition, images)
+    kept_elsewhere = verify_corpus(survey, partition, images)
     verify_rows(survey, Rows(partition, images))
     verify_forgotten_rows(survey, partition)
+    return kept_elsewhere
 
 
 def _say_not_run(survey: Survey, partition: str, table: str) -> None:

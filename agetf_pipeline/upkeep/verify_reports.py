@@ -14,8 +14,11 @@ from agetf_pipeline.upkeep.verify_forgotten import is_older_than_forgetting
 from agetf_pipeline.upkeep.verify_survey import Survey, is_partition
 
 _ABSENT = "absent"
-_HASHED_BY_LINKS = ("data/raw/", "data/truth/", "data/processed/")
-"""Folders of pictures, whose links are verified one by one."""
+_HASHED_BY_LINKS = ("data/processed/",)
+"""Folders of pictures that the links hash one by one, whatever lies beside them is an orphan."""
+_PICTURES = (*_HASHED_BY_LINKS, "data/raw/", "data/truth/")
+"""Folders of pictures, which a quick look leaves out. Those of a drawn corpus hold lists, too, and
+pictures that no table knows."""
 
 
 def verify_reports(survey: Survey) -> None:
@@ -70,9 +73,10 @@ def _verify_outputs(
 
 
 def _is_left_to_links(survey: Survey, place: str, path: Path) -> bool:
-    """Folders of pictures are hashed once, and not at all in a quick look."""
-    pictures = f"{place}/".startswith(_HASHED_BY_LINKS) and path.is_dir()
-    return pictures and (survey.quick or "links" in survey.areas) and any(path.iterdir())
+    """Whether a folder of pictures is not hashed here: by the links, or not in a quick look."""
+    left = survey.quick and f"{place}/".startswith(_PICTURES)
+    left |= "links" in survey.areas and f"{place}/".startswith(_HASHED_BY_LINKS)
+    return left and path.is_dir() and any(path.iterdir())
 
 
 def output_hash(workspace: Workspace, path: Path) -> str:

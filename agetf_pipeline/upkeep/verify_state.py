@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 from agetf_pipeline.captions.versions import recorded_version
+from agetf_pipeline.config.synthesize import SynthesizeConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.files import read_json
 from agetf_pipeline.core.progress import track
 from agetf_pipeline.data.shards import ledger_path
+from agetf_pipeline.release.redaction import KEY_BYTES, key_path
 from agetf_pipeline.upkeep.verify_forgotten import verify_register
 from agetf_pipeline.upkeep.verify_registry import verify_registry
 from agetf_pipeline.upkeep.verify_sqlite import databases_of, integrity_of
@@ -24,6 +26,8 @@ def verify_state(survey: Survey) -> None:
                 survey.add("state/sqlite", path, "integrity_check says ok", problem)
     verify_registry(survey)
     _verify_ledgers(survey)
+    _verify_release_key(survey)
+    _verify_drawn_corpus(survey)
     verify_register(survey)
 
 
@@ -49,6 +53,32 @@ def _verify_ledgers(survey: Survey) -> None:
         where = survey.workspace.root / "data" / "cache" / "captions" / "current.json"
         found = str(error).partition("; found: ")[2].partition(". Run")[0]
         survey.add("state/ledger", where, "the version of the captions in use", found)
+
+
+def _verify_release_key(survey: Survey) -> None:
+    """Check the form of the key; which one it was, nothing that is released tells."""
+    path = key_path(survey.workspace)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return  # nothing was released yet
+    survey.count("state", keys=1)
+    if size != KEY_BYTES:
+        survey.add("state/release_key", path, f"{KEY_BYTES} bytes", f"{size} bytes")
+
+
+def _verify_drawn_corpus(survey: Survey) -> None:
+    """A drawn corpus is marked as drawn, with what drew it: nothing is drawn over photographs."""
+    path = survey.workspace.truth / "corpus.json"
+    if not survey.workspace.truth.is_dir():
+        return
+    try:
+        SynthesizeConfig.model_validate(read_json(path))
+    except (OSError, ValueError) as error:
+        found = "nothing" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
+        survey.add("state/drawn_corpus", path, "the mark of a drawn corpus", found)
+    else:
+        survey.count("state", records=1)
 
 
 def _verify_lines(survey: Survey, path: Path) -> None:

@@ -28,6 +28,7 @@ from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.work import StageReport, run_once
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.examinations import EXAMINATIONS
+from agetf_pipeline.data.ffhq_aging import LABEL_COLUMNS, LABELS_NAME
 from agetf_pipeline.data.quarantine import quarantine_frame, quarantine_row
 from agetf_pipeline.data.schemas import (
     CAPTIONS,
@@ -147,11 +148,14 @@ def _write_ffhq(workspace: Workspace) -> None:
         row |= {"face_path": workspace.relative(face), "raw_name": path.name, "format": "PNG"}
         row |= {"mode": "RGB", "stored_width_px": 40, "stored_height_px": 48, "width_px": 32}
         row |= {"height_px": 32, "num_bytes": path.stat().st_size, "is_grey": False, "flags": []}
+        row |= {"image_number": number, "age_group": "3-6" if number == 1 else None}
         rows.append(row)
         seen = dict.fromkeys(EXAMINATIONS.schema.names)
         seen |= {"image_id": image_id, "version": "1", "format": "PNG", "flags": []}
         noted.append(seen | {"face_sha256": hash_file(face)})
     write_table(workspace, IMAGES, FFHQ, to_frame(rows, IMAGES))
+    labels = f"{','.join(LABEL_COLUMNS)}\n1,3-6{',' * (len(LABEL_COLUMNS) - 2)}\n"
+    write_text(workspace.raw_ffhq / LABELS_NAME, labels)
     cache = Workspace(workspace.state / "ingest")
     write_table(cache, EXAMINATIONS, FFHQ, to_frame(noted, EXAMINATIONS))
 
@@ -171,7 +175,9 @@ def _write_quarantine(workspace: Workspace, partition: str) -> None:
             "data/raw/caf/one/twin.png", CAF, "duplicate", "Twice.", digest, 1, kept
         )
         refused.append(row)
-        write_text(workspace.raw_caf / "one" / "manifest.csv", "path,subject,age\n")
+        listed = sorted(path.name for path in path.parent.glob("*.png"))
+        text = "".join(f"{name},,\n" for name in listed)
+        write_text(workspace.raw_caf / "one" / "manifest.csv", f"path,subject,age\n{text}")
     write_table(workspace, QUARANTINE, partition, quarantine_frame(refused))
     csv = workspace.stats / "quarantine" / f"{partition}.csv"
     write_text(csv, "path\n")
