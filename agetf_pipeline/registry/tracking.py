@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agetf_pipeline.core.errors import StageError, UnavailableError
+from agetf_pipeline.core.secrets import redact
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.registry.database_errors import database_error
+from agetf_pipeline.registry.database_server import is_away, is_database_server, reach, refuses
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -67,28 +69,30 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
         UnavailableError: Its server, or its database, does not answer now.
         StorageError: The disk of its SQLite file is full, or may not be written.
         DataError: Its SQLite file is damaged.
+        ConfigError: The driver of its database is not installed.
     """
     mlflow = import_mlflow()
     from requests.exceptions import RequestException
-    from sqlalchemy.exc import DatabaseError
+    from sqlalchemy.exc import DBAPIError
 
     former = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            reach(tracking_uri)
             mlflow.set_tracking_uri(tracking_uri)
             mlflow.set_registry_uri(tracking_uri)
             yield mlflow.MlflowClient(tracking_uri, tracking_uri)
-    except (mlflow.exceptions.MlflowException, DatabaseError, RequestException) as error:
+    except (mlflow.exceptions.MlflowException, DBAPIError, RequestException) as error:
         said = database_error(error, tracking_uri)
         if said is not None:
             raise said from error
         passes = _passes(error, tracking_uri)
-        if isinstance(error, DatabaseError) and not passes:
+        if isinstance(error, DBAPIError) and not passes and not _refuses(error, tracking_uri):
             raise
         kind = UnavailableError if passes else StageError
         raise kind(
-            f"Expected the registry {tracking_uri} to answer; found: {str(error).rstrip('.')}. "
+            f"Expected the registry {redact(tracking_uri)} to answer; found: {_said_by(error)}. "
             "See that it is there and writable, and run this again: what was begun is gone on with."
         ) from error
     finally:
@@ -97,13 +101,15 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
 
 
 def _passes(error: Any, tracking_uri: str) -> bool:
-    """Whether MLflow's error is a server's that is away or overloaded, or a locked database's."""
+    """Whether an error is a server's that is away or overloaded, or a locked database's."""
     from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
     from requests.exceptions import HTTPError, RequestException
-    from sqlalchemy.exc import DatabaseError
+    from sqlalchemy.exc import DBAPIError
 
-    if isinstance(error, DatabaseError):
-        return "database is locked" in str(error)
+    if isinstance(error, DBAPIError):
+        # Of a file, an operational error says anything, such as that it has no such table.
+        server = is_database_server(tracking_uri)
+        return is_away(error) if server else "database is locked" in str(error)
     if isinstance(error, RequestException):
         # Artifacts are sent past MLflow's own handling of errors.
         code = getattr(error.response, "status_code", 503)
@@ -113,6 +119,15 @@ def _passes(error: Any, tracking_uri: str) -> bool:
     # Over HTTP the client reports a connection that failed as an internal error, too.
     status = error.get_http_status_code()
     return tracking_uri.startswith(("http://", "https://")) and (status >= 500 or status == 429)
+
+
+def _refuses(error: BaseException, tracking_uri: str) -> bool:
+    return is_database_server(tracking_uri) and refuses(error)
+
+
+def _said_by(error: Exception) -> str:
+    """Return an error's text; of SQLAlchemy's, the driver's alone, without the statement."""
+    return " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".?")
 
 
 def experiment_id(client: "MlflowClient", name: str, workspace: Workspace) -> str:

@@ -77,8 +77,13 @@ def _logged_by_now(
     config: PipelineConfig, workspace: Workspace, report: StageReport
 ) -> StageReport:
     """Log what MLflow did not take when the labels were made; say so where it still does not."""
-    from agetf_pipeline.registry.label_run import catch_up, pending_path
+    from agetf_pipeline.registry.label_run import catch_up, is_lost, pending_path
 
+    if is_lost(workspace, report.messages):
+        _LOGGER.warning("%s: what was to be logged in MLflow is lost; made anew", STAGE)
+        again = dataclasses.replace(report, messages=[])
+        _log(config, workspace, again)
+        return dataclasses.replace(report, messages=[*report.messages, *again.messages])
     if not pending_path(workspace).exists():
         return report
     why_not = catch_up(workspace, config.register_model.tracking_uri)
@@ -284,7 +289,7 @@ def _log(config: PipelineConfig, workspace: Workspace, report: StageReport) -> N
             config.synthesize.enabled,
             {"relabel": config.relabel.settings()},
             {**report.figures, **{f"num_{k}": float(v) for k, v in report.counts.items()}},
-            [workspace.relative(path) for path in files],
+            sorted(workspace.relative(path) for path in files),
         ),
     )
     if why_not is not None:

@@ -1,5 +1,6 @@
 """A tracking server that is killed in the middle and comes back; a database that is locked."""
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -158,10 +159,18 @@ def test_labels_do_not_wait_for_a_server_that_is_away(server: MlflowServer, tmp_
     assert still_away.status == "skipped"
     assert any("not in MLflow" in message for message in still_away.messages)
 
+    # What was kept is damaged, or somebody tidies up: it is made anew from the stage's report.
+    kept = pending_path(workspace).read_bytes()
+    for lose in (lambda path: path.write_bytes(kept[:30]), lambda path: path.unlink()):
+        lose(pending_path(workspace))
+        assert relabel.run(config, workspace).status == "skipped"
+        assert json.loads(pending_path(workspace).read_bytes()) == json.loads(kept)
+
     server.start()
     assert relabel.run(config, workspace).status == "skipped"
     assert not pending_path(workspace).exists()
-    relabel.run(config, workspace)
+    assert relabel.run(config, workspace).status == "skipped"
+    assert not pending_path(workspace).exists()  # nothing is taken for lost that was logged
     with tracking.connected(server.uri) as client:
         experiment = client.get_experiment_by_name("moe-labels")
         (run,) = client.search_runs([experiment.experiment_id])
