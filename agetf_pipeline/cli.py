@@ -34,12 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt) as error:
-        from agetf_pipeline.core.ending import describe_ending
+        from agetf_pipeline.core.ending import describe_bug, describe_ending
 
-        ending = describe_ending(error, Path.cwd())
-        if ending is None:
-            raise
-        message, code = ending
+        message, code = describe_ending(error, Path.cwd()) or describe_bug(error)
         if message:
             print(message, file=sys.stderr)
         return code

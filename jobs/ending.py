@@ -6,7 +6,6 @@ from pathlib import Path
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from agetf_pipeline.core.ending import FAILED, describe_ending
-from agetf_pipeline.upkeep.verify_sqlite import integrity_of
 
 _DAMAGE = ("malformed", "file is not a database")
 _MAX_CAUSES = 8
@@ -49,6 +48,9 @@ def _speaks_of_damage(error: BaseException) -> bool:
 
 
 def _damaged_databases(home: Path) -> list[str]:
+    # It brings the tables with it, which a server that only serves has no use for.
+    from agetf_pipeline.upkeep.verify_sqlite import integrity_of
+
     found = []
     for path in sorted(home.rglob("*.db")):
         damage = integrity_of(path, quick=True)

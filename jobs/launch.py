@@ -17,6 +17,7 @@ import dagster as dg
 from dagster._core.execution.plan.objects import StepFailureData
 
 from agetf_pipeline.core.devices import prepare_process
+from agetf_pipeline.core.ending import describe_bug
 from agetf_pipeline.core.files import write_bytes
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import is_caf, shard_of
@@ -66,10 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             succeeded = _run(instance)
     except BaseException as error:  # Dagster's interruption is none of Python's Exceptions
         ending = describe_end(error, options.home.resolve())
-        if ending is None:
+        if ending is None and not isinstance(error, Exception):
             raise
-        print(f"\n{ending[0]}", file=sys.stderr)  # noqa: T201
-        return ending[1]
+        message, code = ending or describe_bug(error)
+        print(f"\n{message}", file=sys.stderr)  # noqa: T201
+        return code
     if succeeded:
         print_summary(config, workspace, time.monotonic() - started_s)
     return 0 if succeeded else 1

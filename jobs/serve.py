@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from agetf_pipeline.core.devices import prepare_process
+from agetf_pipeline.core.ending import describe_bug
 from agetf_pipeline.core.errors import StageError
 from jobs.ending import describe_end
 from jobs.guard import OriginGuard
@@ -36,11 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _serve_home(options.home.resolve(), options.port)
     except Exception as error:
-        ending = describe_end(error, options.home.resolve())
-        if ending is None:
-            raise
-        print(ending[0], file=sys.stderr)  # noqa: T201
-        return ending[1]
+        message, code = describe_end(error, options.home.resolve()) or describe_bug(error)
+        print(message, file=sys.stderr)  # noqa: T201
+        return code
 
 
 def _serve_home(home: Path, port: int) -> int:

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from agetf_pipeline.core.errors import AgetfError
@@ -24,7 +25,8 @@ def describe_ending(error: BaseException, place: Path) -> tuple[str, int] | None
         place: Folder that was worked in, for errors of the disk that name none.
 
     Returns:
-        None where a traceback says more: the error is our own bug, or a library's.
+        None where a traceback says more: the error is our own bug, or a library's. See
+        `describe_bug`.
     """
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted. What was finished is kept: run the same again to go on.", INTERRUPTED
@@ -36,6 +38,11 @@ def describe_ending(error: BaseException, place: Path) -> tuple[str, int] | None
     if isinstance(error, Exception) and (found := storage_error(error, place)) is not None:
         return redact(str(found)), FAILED
     return None
+
+
+def describe_bug(error: BaseException) -> tuple[str, int]:
+    """Return the traceback of an error, without what it holds of credentials, and the exit code."""
+    return redact("".join(traceback.format_exception(error))).rstrip(), FAILED
 
 
 def _nobody_reads(descriptor: int) -> bool:

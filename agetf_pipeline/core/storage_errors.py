@@ -16,7 +16,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _BROKEN = frozenset({errno.EIO, errno.ENXIO, errno.EREMOTEIO})
 _SPELLINGS = {
-    # What libraries without an errno of their own say: Rust, SQLite, PostgreSQL, Pillow.
+    # What libraries without an errno of their own say: Rust, SQLite, PostgreSQL, Pillow. Nothing
+    # that databases, object stores and SSH say of their own rights.
     "no space left on device": errno.ENOSPC,
     "database or disk is full": errno.ENOSPC,
     "could not extend file": errno.ENOSPC,
@@ -24,12 +25,16 @@ _SPELLINGS = {
     "read-only file system": errno.EROFS,
     "attempt to write a readonly database": errno.EROFS,
     "unable to open database file": errno.EACCES,
-    "permission denied": errno.EACCES,
+    "permission denied (os error 13)": errno.EACCES,
     "input/output error": errno.EIO,
     "disk i/o error": errno.EIO,
 }
 _CUT_SHORT = ("file write failed", "requested and", "unexpected pos", "encoder error")
 """What PyTorch, NumPy and Pillow say of a write that did not get through, whatever the reason."""
+_SPEAKING_OF_FILES = frozenset(
+    {"sqlite3", "sqlalchemy", "mlflow", "alembic", "pyarrow", "polars", "PIL", "safetensors"}
+)
+"""Packages whose errors repeat one of the system's: what they were raised after is their cause."""
 _LITTLE_BYTES = 1 << 20
 _AGAIN = "and run the same again: what was finished is kept."
 _MAX_CAUSES = 8
@@ -53,7 +58,7 @@ def writing_to(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = _errno_of(error, path)
-        if number is None or _is_about_another(error, number, path):
+        if number is None or _is_about_another(error, path):
             raise
         raise describe(path, number) from error
 
@@ -65,7 +70,7 @@ def storage_error(error: BaseException, path: Path) -> AgetfError | None:
         error: Whatever reached the top, from any library.
         path: What to speak of where the error names no file: the workspace, say.
     """
-    number = _errno_of(error, path)
+    number = _errno_of(error, path, named_alone=True)
     if number is None:
         return None
     named = _file_of(error)
@@ -82,9 +87,10 @@ def describe(path: Path, number: int) -> StorageError:
             f"or put workspace.root on a larger disk, {_AGAIN}"
         )
     if number in _FORBIDDEN:
+        wanted = "write" if number == errno.EROFS else "read or write"
         return StorageError(
-            f"Expected to be allowed to write {path}; found: {said} (folder {folder}, as user "
-            f"{os.geteuid()}). Mount it writable or grant that user the right, or set "
+            f"Expected to be allowed to {wanted} {path}; found: {said} (folder "
+            f"{folder}, as user {os.geteuid()}). Mount it writable or grant that user the right, or set "
             f"workspace.root to a folder that may be written, {_AGAIN}"
         )
     return StorageError(
@@ -113,14 +119,38 @@ def spell_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def _errno_of(error: BaseException, path: Path) -> int | None:
-    """Return what the system said, from an error or from what caused it."""
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it.
+
+    What merely was being handled when it was raised is no cause of a bug in the handler.
+    """
     seen: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if seen is None:
-            return None
+            return
+        yield seen
+        handled = None if seen.__suppress_context__ or not _repeats(seen) else seen.__context__
+        seen = seen.__cause__ or handled
+
+
+def _repeats(error: BaseException) -> bool:
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or package in _SPEAKING_OF_FILES
+
+
+def _errno_of(error: BaseException, path: Path, named_alone: bool = False) -> int | None:
+    """Return what the system said, from an error or from what caused it.
+
+    Args:
+        error: The error.
+        path: What is written, for errors that do not say why it did not get through.
+        named_alone: Whether a refusal has to name its file. Ports, processes and devices are
+            refused in the same words.
+    """
+    for seen in _chain(error):
         if isinstance(seen, OSError) and seen.errno in _FULL | _FORBIDDEN | _BROKEN:
-            return seen.errno
+            refused = seen.errno in (errno.EACCES, errno.EPERM)
+            return None if refused and named_alone and seen.filename is None else seen.errno
         if not isinstance(seen, OSError) or seen.errno is None:
             text = str(seen)[:10_000].lower()
             for spelling, number in _SPELLINGS.items():
@@ -128,28 +158,21 @@ def _errno_of(error: BaseException, path: Path) -> int | None:
                     return number
             if any(words in text for words in _CUT_SHORT) and _is_nearly_full(path):
                 return errno.ENOSPC
-        seen = seen.__cause__ or seen.__context__
     return None
 
 
-def _is_about_another(error: BaseException, number: int, path: Path) -> bool:
+def _is_about_another(error: BaseException, path: Path) -> bool:
     """Whether the error names a file outside the folder that is written to: a source, say."""
     named = _file_of(error)
-    if named is None or number in _FULL:
-        return False
-    return not Path(os.path.abspath(named)).is_relative_to(  # noqa: PTH100 - links keep their names
-        os.path.abspath(path.parent)  # noqa: PTH100
+    return named is not None and not Path(os.path.abspath(named)).is_relative_to(  # noqa: PTH100
+        os.path.abspath(path.parent)  # noqa: PTH100 - links keep their names
     )
 
 
 def _file_of(error: BaseException) -> str | None:
-    seen: BaseException | None = error
-    for _ in range(_MAX_CAUSES):
-        if seen is None:
-            return None
+    for seen in _chain(error):
         if isinstance(seen, OSError) and isinstance(seen.filename, str | bytes):
             return os.fsdecode(seen.filename)
-        seen = seen.__cause__ or seen.__context__
     return None
 
 

@@ -10,9 +10,11 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from agetf_pipeline.upkeep.verify_survey import Survey
+if TYPE_CHECKING:
+    from agetf_pipeline.upkeep.verify_survey import Survey
 
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _MAGIC = b"SQLite format 3\x00"
@@ -20,7 +22,7 @@ _JOURNALS = ("-wal", "-journal")
 _MAX_SAID = 3
 
 
-def tracking_database(survey: Survey) -> Path | None:
+def tracking_database(survey: "Survey") -> Path | None:
     """Return the SQLite file of the registry; None where it is a server."""
     uri = survey.config.register_model.tracking_uri
     if uri is None:
@@ -29,7 +31,7 @@ def tracking_database(survey: Survey) -> Path | None:
     return Path(unquote(parts.path).removeprefix("/")) if parts.scheme == "sqlite" else None
 
 
-def databases_of(survey: Survey) -> Iterator[Path]:
+def databases_of(survey: "Survey") -> Iterator[Path]:
     """Yield the SQLite files of the workspace, of the registry and of the Dagster instance."""
     root = survey.workspace.root
     found = {path for path in root.glob("[!.]*") if path.suffix in _SUFFIXES}
