@@ -337,13 +337,20 @@ def read_anchors(path: Path) -> list[float]:
     try:
         values = read_yaml(path)
     except ValueError as error:
-        raise DataError(f"Expected YAML in {path}; found: {error}. Correct the file.") from error
+        raise DataError(
+            f"Expected YAML in {path}; found none that can be read ({type(error).__name__}). "
+            "Correct the file."
+        ) from None
     anchors = values.get("anchors_years") if isinstance(values, dict) else None
     if not isinstance(anchors, list) or not all(isinstance(a, int | float) for a in anchors):
         anchors = []
     if len(anchors) < 2 or sorted(set(anchors)) != anchors:
+        # Not what is in the file: a setting may name any, and messages are read by many.
+        keyed = isinstance(values, dict) and "anchors_years" in values
+        found = "others under that key" if keyed else f"{type(values).__name__} without that key"
         raise DataError(
-            f"Expected 'anchors_years: [5, 15, ...]', rising numbers, in {path}; found {values}."
+            f"Expected 'anchors_years: [5, 15, ...]', rising numbers, in {path}; found {found}. "
+            "Set train.anchors to configs/age_anchors.yaml of the repository."
         )
     if anchors[0] < 0 or anchors[-1] > 100:
         raise DataError(f"Expected anchors of 0 to 100 years in {path}; found {anchors}.")

@@ -222,3 +222,13 @@ def test_anchors_file_is_read_and_checked(tmp_path):
             read_anchors(path)
     with pytest.raises(DataError, match="found nothing"):
         read_anchors(tmp_path / "absent.yaml")
+
+
+def test_a_file_that_holds_no_anchors_is_not_shown(tmp_path):
+    path = tmp_path / ".env"
+    for text in ("POSTGRES_PIN=xyzzy\n", "pin: xyzzy", "- xyzzy", "pin: xyzzy: [", "pin: 'xyzzy"):
+        path.write_text(text)
+        with pytest.raises(DataError, match="Expected") as caught:
+            read_anchors(path)
+        assert "xyzzy" not in str(caught.value)
+        assert caught.value.__cause__ is None
