@@ -4,7 +4,11 @@ Two shards of Ann (three pictures, one of them under two names), Bob and Carl, a
 FFHQ-Aging. What later stages write lies where they write it, with as little in it as will do.
 """
 
+import html
 import json
+import os
+import unicodedata
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -89,19 +93,45 @@ def traces(root: Path, words: list[str]) -> dict[str, list[str]]:
     """Return every file below a folder that holds a word, or has it in its name, and which words.
 
     Written for tests alone: it shares nothing with what is tested. Parquet is read, for it is
-    compressed; everything else is looked through as bytes.
+    compressed; everything else is looked through as bytes, links to folders included, for every way
+    in which JSON, HTML, addresses and the quarantine's names write a word.
     """
     found: dict[str, list[str]] = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    for path in all_files(root):
         if path.suffix == ".parquet":
             text = json.dumps(pl.read_parquet(path).to_dicts(), default=str, ensure_ascii=False)
             data = text.encode()
         else:
             data = path.read_bytes()
         name = path.relative_to(root).as_posix()
-        if hits := [word for word in words if word.encode() in data or word in name]:
+        hits = [w for w in words if w in name or any(s in data for s in spellings(w))]
+        if hits:
             found[name] = hits
     return found
+
+
+def spellings(word: str) -> set[bytes]:
+    """Return the bytes by which files may mean a word."""
+    plain = {unicodedata.normalize(form, word) for form in ("NFC", "NFD")}
+    return {
+        spelling.encode()
+        for text in plain
+        for spelling in (
+            text, json.dumps(text)[1:-1], html.escape(text), urllib.parse.quote(text),
+            "".join(c if c.isascii() else "".join(f"\\x{b:02x}" for b in c.encode()) for c in text),
+        )
+    }  # fmt: skip
+
+
+def copies(root: Path, image_id: str) -> list[str]:
+    """Return every file below a folder with the bytes of an image, whatever its name."""
+    return [p.relative_to(root).as_posix() for p in all_files(root) if hash_file(p) == image_id]
+
+
+def all_files(root: Path) -> list[Path]:
+    """Return the files below a folder, those behind links to folders included."""
+    walked = os.walk(root, followlinks=True)
+    return sorted(p for at, _, names in walked for n in names if (p := Path(at, n)).is_file())
 
 
 def contents(root: Path) -> dict[str, str]:

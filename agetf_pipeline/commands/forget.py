@@ -101,6 +101,7 @@ def lines_of_report(report: "ForgetReport", workspace: "Workspace") -> list[str]
     for kind, text in (
         ("file", f"files of it alone, or that name it, {would}:"),
         ("picture", f"pictures of many faces, among which it may be, {would}:"),
+        ("foreign", "copies outside of the workspace, reached through links, that stay:"),
     ):
         files = [
             f"{workspace.relative(a.path)}{_again(a.made_by, kind)}"
@@ -157,7 +158,12 @@ def _originals(report: "ForgetReport", workspace: "Workspace") -> list[str]:
         named(False),
         report.is_dry,
     )
-    return lines
+    return lines + _some(
+        "another picture has taken the name of an original, and stays as it is (to forget that "
+        "one, too, give its path):",
+        [_shown(path, workspace) for path in report.replaced],
+        report.is_dry,
+    )
 
 
 def _shown(path: Path, workspace: "Workspace") -> str:

@@ -6,14 +6,16 @@ rows of the tables `quarantine` and `images`, by which an interrupted request is
 all is looked through once more, and only if nothing is left the request is marked as done.
 """
 
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from agetf_pipeline.config.pipeline import PipelineConfig
-from agetf_pipeline.core.errors import DataError
+from agetf_pipeline.core.errors import DataError, StageError, UnavailableError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.locks import exclusive_lock
@@ -25,15 +27,19 @@ from agetf_pipeline.data.forgotten import DETAIL, Entry, Forgotten
 from agetf_pipeline.data.listing import escape_name
 from agetf_pipeline.data.quarantine import FORGOTTEN, quarantine_frame, quarantine_row
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
-from agetf_pipeline.data.tables import list_partitions, read_table, table_path, write_table
+from agetf_pipeline.data.tables import list_partitions, read_table, write_table
 from agetf_pipeline.data.trained_on import TrainedModel, models_trained_on, without_list
 from agetf_pipeline.registry.tracking import tracking_uri_of
 from agetf_pipeline.registry.trained_on import TrainedVersion, versions_trained_on
 from agetf_pipeline.upkeep.findings import Finding
-from agetf_pipeline.upkeep.forget_plan import Action, find_actions
+from agetf_pipeline.upkeep.forget_look import look_again, look_into_databases
+from agetf_pipeline.upkeep.forget_match import Target
+from agetf_pipeline.upkeep.forget_plan import FOLDERS, Action, find_actions, people_kept
 from agetf_pipeline.upkeep.forget_release import renew_checksums
 from agetf_pipeline.upkeep.forget_rows import remove_rows
-from agetf_pipeline.upkeep.forget_target import Target, file_of, find_target
+from agetf_pipeline.upkeep.forget_target import file_of, find_target
+
+_WAIT_S = 1.0
 
 
 @dataclass
@@ -46,6 +52,7 @@ class ForgetReport:
         actions: Files that were changed or removed.
         num_table_rows: Rows that left the table `images`.
         originals: Files of the target in corpora, and whether each was removed.
+        replaced: Files of other pictures that took the name of one of the target: they stay.
         releases: Releases whose tables changed.
         models: Networks of the workspace that learned from it.
         versions: Registered versions that did.
@@ -60,6 +67,7 @@ class ForgetReport:
     actions: list[Action]
     num_table_rows: int
     originals: dict[Path, bool] = field(default_factory=dict)
+    replaced: list[Path] = field(default_factory=list)
     releases: set[Path] = field(default_factory=set)
     models: list[TrainedModel] = field(default_factory=list)
     versions: list[TrainedVersion] = field(default_factory=list)
@@ -95,53 +103,84 @@ def forget(
         DataError: Something is unknown or ambiguous, or a file cannot be read.
         StageError: A stage is running.
     """
-    lock = workspace.state / "locks" / FORGETTING_LOCK
-    with exclusive_lock(lock, "the workspace (every stage that runs shares it)", wait=False):
+    _require_workspace(workspace)
+    with _alone_in(workspace):
         register, words = forgotten.read_forgotten(workspace), list(what)
         waiting = forgotten.unfinished(register)
-        target = find_target(config, workspace, words, register, subjects, shards)
-        delete = delete_originals or any(entry.deletes_originals for entry in waiting)
+        target = find_target(config, workspace, words, register, subjects, shards, delete_originals)
         if words and not dry_run:
-            register = _begin(workspace, register, target, delete)
-        report = _report(config, workspace, target, delete, resumed=bool(waiting))
+            register = _begin(workspace, register, target, delete_originals)
+        report = _report(config, workspace, target, resumed=bool(waiting))
         report.is_dry = dry_run
+        if not dry_run:
+            _remove(workspace, target, report, resumed=bool(waiting))
+        # Afterwards: a server that is away must not keep anybody from being forgotten.
+        _ask_networks(config, workspace, target, report)
         if dry_run:
             return report
-        _remove(workspace, target, report, resumed=bool(waiting))
-        report.left = _look_again(config, workspace, target)
-        report.left += _look_into_databases(workspace, target, dagster_home)
+        report.left = look_again(config, workspace, target)
+        report.left += look_into_databases(workspace, target, dagster_home)
         if all(finding.severity != "error" for finding in report.left):
             num_rows = sum(action.num_rows for action in report.actions) + report.num_table_rows
-            num_files = sum(action.kind != "rows" for action in report.actions)
+            num_files = sum(action.kind in ("file", "picture") for action in report.actions)
             num_files += sum(report.originals.values())
             forgotten.finish(workspace, register, num_rows, num_files)
         return report
 
 
+def _require_workspace(workspace: Workspace) -> None:
+    """Refuse a mistyped root: forgotten there, everything would stay where it really lies."""
+    root = workspace.root
+    if not any((root / folder).is_dir() for folder in FOLDERS):
+        found = "no folder of them" if root.is_dir() else "no such folder"
+        raise DataError(
+            f"Expected a workspace at {root}, with {', '.join(FOLDERS)}; found {found}. Correct "
+            "workspace.root (or --config)."
+        )
+
+
+@contextmanager
+def _alone_in(workspace: Workspace) -> Iterator[None]:
+    """Hold the workspace alone; who only looks at its lock for an instant is waited for.
+
+    Raises:
+        StageError: A stage is running.
+    """
+    lock, until = workspace.state / "locks" / FORGETTING_LOCK, time.monotonic() + _WAIT_S
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(
+                    exclusive_lock(
+                        lock, "the workspace (every stage that runs shares it)", wait=False
+                    )
+                )
+                break
+            except StageError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_WAIT_S / 20)
+        yield
+
+
 def _begin(
     workspace: Workspace, register: Forgotten, target: Target, delete_originals: bool
 ) -> Forgotten:
-    register = forgotten.with_key(register)
+    """Record what is asked for now; what was asked before has its own entry, and its own flag."""
+    register, asked = forgotten.with_key(register), target.asked
     entry = Entry(
-        image_ids=tuple(sorted(target.image_ids)),
-        subjects=tuple(sorted(register.subject_hash(*subject) for subject in target.subjects)),
-        paths=forgotten.hashes_of(register, target.paths),
+        image_ids=tuple(sorted(asked.image_ids)),
+        subjects=tuple(sorted(register.subject_hash(*subject) for subject in asked.subjects)),
+        paths=forgotten.hashes_of(register, asked.paths),
         deletes_originals=delete_originals,
     )
     return forgotten.begin(workspace, entry, register)
 
 
 def _report(
-    config: PipelineConfig, workspace: Workspace, target: Target, delete: bool, resumed: bool
+    config: PipelineConfig, workspace: Workspace, target: Target, resumed: bool
 ) -> ForgetReport:
-    """Find everything that is to go, and who learned from it."""
-    raw = (workspace.root / "data" / "raw").resolve()
-    files = {file_of(workspace, path) for path in target.paths}
-    originals = {
-        file: delete and file.parent.resolve().is_relative_to(raw)
-        for file in sorted(files)
-        if file.is_file()
-    }
+    """Find everything that is to go."""
     shown = target.rows.height > 0 or resumed
     actions = find_actions(config, workspace, target, shown, target.partitions)
     if actions and not shown:
@@ -153,13 +192,59 @@ def _report(
         len({name for name, _ in target.subjects}),
         actions,
         target.rows.height,
-        originals,
-        models=models_trained_on(workspace, target.image_ids),
         messages=list(target.messages),
         image_ids=target.image_ids,
     )
+    _add_originals(workspace, target, report)
+    if config.register_model.tracking_uri is not None:
+        report.messages.append(
+            "Reports with pictures of faces may lie among the artifacts of "
+            f"{tracking_uri_of(workspace, config.register_model.tracking_uri)}, which are not "
+            "in this workspace: delete the runs there, and run `mlflow gc`."
+        )
+    if target.deletable and workspace.truth.exists():
+        report.messages.append(
+            "The corpus is drawn: the stage synthesize draws what is missing of it again; it stays "
+            "forgotten, in quarantine."
+        )
+    return report
+
+
+def _add_originals(workspace: Workspace, target: Target, report: ForgetReport) -> None:
+    """Find the target's files in corpora: only what holds its bytes is its, whatever the name."""
+    raw = (workspace.root / "data" / "raw").resolve()
+    for file in sorted({file_of(workspace, path) for path in target.paths}):
+        if not file.is_file():
+            continue
+        try:
+            image_id = hash_file(file)
+        except OSError as error:
+            report.messages.append(
+                f"{workspace.relative(file)} cannot be read ({error.strerror}), so that nobody "
+                "knows whether it is the photograph: it stays."
+            )
+            continue
+        if image_id in target.image_ids:
+            inside = file.parent.resolve().is_relative_to(raw)
+            report.originals[file] = inside and image_id in target.deletable
+        else:
+            report.replaced.append(file)
+
+
+def _ask_networks(
+    config: PipelineConfig, workspace: Workspace, target: Target, report: ForgetReport
+) -> None:
+    """Find who learned from it; what does not answer is said, and stops nothing."""
     uri = tracking_uri_of(workspace, config.register_model.tracking_uri)
-    report.versions, unknown = versions_trained_on(uri, target.image_ids)
+    unknown: list[str] = []
+    try:
+        report.models = models_trained_on(workspace, target.image_ids)
+        report.versions, unknown = versions_trained_on(uri, target.image_ids)
+    except (DataError, UnavailableError) as error:
+        report.messages.append(
+            f"Not every network could be asked whether it learned from it: {error} Then give this "
+            "command what was forgotten again: it names them."
+        )
     if unknown:
         report.messages.append(
             f"Registered versions that do not say what they learned from: {', '.join(unknown)}. "
@@ -170,17 +255,6 @@ def _report(
             f"Networks that do not say what they learned from: {', '.join(silent)}. They learned "
             "from drawn faces alone, came from elsewhere, or are older than the lists."
         )
-    if config.register_model.tracking_uri is not None:
-        report.messages.append(
-            f"Reports with pictures of faces may lie among the artifacts of {uri}, which are not "
-            "in this workspace: delete the runs there, and run `mlflow gc`."
-        )
-    if delete and workspace.truth.exists():
-        report.messages.append(
-            "The corpus is drawn: the stage synthesize draws what is missing of it again; it stays "
-            "forgotten, in quarantine."
-        )
-    return report
 
 
 def _partitions_of(workspace: Workspace, actions: list[Action]) -> frozenset[str]:
@@ -197,15 +271,16 @@ def _remove(workspace: Workspace, target: Target, report: ForgetReport, resumed:
         if action.path.is_relative_to(releases):
             report.releases.add(releases / action.path.relative_to(releases).parts[0])
         if action.kind == "rows":
-            remove_rows(action.path, target)
-        else:
+            remove_rows(action.path, people_kept(workspace, action.path, target))
+        elif action.kind != "foreign":
             action.path.unlink(missing_ok=True)
     if resumed and releases.is_dir():  # killed between the rows and the checksums
         report.releases |= {folder for folder in releases.iterdir() if folder.is_dir()}
     for folder in sorted(report.releases):
         renew_checksums(folder)
     for file, goes in report.originals.items():
-        if goes:
+        # Compared again: another picture may have taken the name since.
+        if goes and file.is_file() and hash_file(file) in target.deletable:
             file.unlink(missing_ok=True)
     for partition in sorted(target.partitions):
         _move_to_quarantine(workspace, partition, target)
@@ -249,56 +324,7 @@ def _quarantined(
     if not file.is_file():  # a manifest goes on listing it
         return quarantine_row(path, partition, FORGOTTEN, DETAIL) if is_caf(partition) else None
     image_id = hash_file(file)
-    if image_id not in target.image_ids and not target.subjects:
+    if image_id not in target.image_ids:
         return None  # another picture has taken its name
     num_bytes = file.stat().st_size
     return quarantine_row(path, partition, FORGOTTEN, DETAIL, image_id, num_bytes)
-
-
-def _look_again(config: PipelineConfig, workspace: Workspace, target: Target) -> list[Finding]:
-    """Return what is left of the target, in files that were made of the corpora."""
-    findings = [
-        Finding(
-            "error", "forget/left", workspace.relative(action.path), "nothing of it",
-            f"{action.num_rows} rows" if action.kind == "rows" else "the file",
-            "Run this again; if it stays, delete the file.",
-        )
-        for action in find_actions(config, workspace, target, False, frozenset())
-    ]  # fmt: skip
-    for partition in list_partitions(workspace, IMAGES):
-        path = table_path(workspace, IMAGES, partition)
-        found = pl.scan_parquet(path).filter(pl.col("image_id").is_in(list(target.image_ids)))
-        if num := found.select(pl.len()).collect().item():
-            where = workspace.relative(path)
-            findings.append(
-                Finding("error", "forget/left", where, "no row of it", f"{num}", "Run this again.")
-            )
-    return findings
-
-
-def _look_into_databases(
-    workspace: Workspace, target: Target, dagster_home: Path | None
-) -> list[Finding]:
-    """Return databases that name the target: MLflow and Dagster alone may change theirs."""
-    remedies = dict.fromkeys(
-        workspace.root.glob("*.db"), "Delete the run in MLflow, then run `mlflow gc`."
-    )
-    if dagster_home is not None:
-        how = "Wipe runs and assets in Dagster: docs/forgetting.md says how."
-        remedies |= dict.fromkeys(dagster_home.rglob("*.db*"), how)
-    # Dagster shows 16 digits of a hash.
-    words = [*(image_id[:16] for image_id in target.image_ids), *target.literals]
-    findings = []
-    for path, remedy in sorted(remedies.items()):
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"Expected to read {path}; found: {error}. Grant the right to read it."
-            ) from error
-        if any(word.encode() in data for word in words):
-            where, found = workspace.relative(path), "its hash or path"
-            findings.append(
-                Finding("warning", "forget/database", where, "no mention of it", found, remedy)
-            )
-    return findings

@@ -5,7 +5,8 @@ Nothing is taken on trust of what a stage should have written: all of `data`, `s
 """
 
 import fnmatch
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,14 +19,20 @@ from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf, sha
 from agetf_pipeline.data.corpora import caf_folder, ffhq_folder
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
 from agetf_pipeline.data.trained_on import SUFFIX
+from agetf_pipeline.upkeep.forget_match import Target
 from agetf_pipeline.upkeep.forget_rows import ROW_SUFFIXES, count_rows
-from agetf_pipeline.upkeep.forget_target import Target
+from agetf_pipeline.upkeep.forget_target import file_of
 
-_FOLDERS = ("data", "stats", "models", "outputs", "mlruns")
+FOLDERS = ("data", "stats", "models", "outputs", "mlruns")
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
 _TEXTS = frozenset({".html", ".htm", ".md", ".txt", ".yaml", ".yml", ".log", ".svg", ".sha256"})
-_BINARY = frozenset({".safetensors", ".pt", ".lock", ".py", ".pyc"})
-_MAX_TEXT_BYTES = 512_000_000
+_NOT_READ = frozenset({".safetensors", ".pt", ".lock", ".py", ".pyc"})
+"""Never texts about images; a copy of a picture under such a name is still found by its size."""
+_NETWORKS = ("models/*", "mlruns/models/*", "*/checkpoints/*", "*/mixture/*")
+_SETTINGS = ("*config*.json", "tokenizer*.json", "vocab*", "merges*", "resolved.*")
+"""Of networks and settings: a word in them that is also a name is no person."""
+_PIECE = 1 << 24
+_OVERLAP = 1 << 14
 
 _PLOTS_OF_RUN = frozenset(
     {
@@ -44,13 +51,14 @@ class Action:
     Attributes:
         path: The file.
         kind: `rows`: rewritten without the target's rows; `file`: removed, it is of the target;
-            `picture`: removed, since it may show the target among others.
+            `picture`: removed, since it may show the target among others; `foreign`: a copy that
+            lies outside of the workspace and is reached through a link: it is named, and stays.
         num_rows: Rows that go.
         made_by: The stage that makes the file again without the target; empty: none, it is gone.
     """
 
     path: Path
-    kind: Literal["rows", "file", "picture"]
+    kind: Literal["rows", "file", "picture", "foreign"]
     num_rows: int = 0
     made_by: str = ""
 
@@ -74,7 +82,7 @@ def find_actions(
     Raises:
         DataError: A file that may name it cannot be read.
     """
-    files = list(_files(config, workspace))
+    files = list(_files(config, workspace, target))
     actions = []
     with Progress("looking for what is to be forgotten", len(files)) as progress:
         for path in files:
@@ -121,26 +129,53 @@ def _patterns(partitions: frozenset[str]) -> Iterator[tuple[str, str]]:
     yield "data/.state/cache/*/*.npy", "train"
 
 
+def people_kept(workspace: Workspace, path: Path, target: Target) -> Target:
+    """Return what to look for in a file: where a name would be a mere word, no people."""
+    relative = workspace.relative(path)
+    of_networks = any(fnmatch.fnmatchcase(relative, pattern) for pattern in _NETWORKS)
+    is_settings = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _SETTINGS)
+    return target.without_people if of_networks or is_settings else target
+
+
+def holds_any(path: Path, words: Collection[bytes]) -> bool:
+    """Whether a file holds any of some words, read in pieces that overlap."""
+    overlap = max(map(len, words), default=1)
+    kept = b""
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            data = kept + piece
+            if any(word in data for word in words):
+                return True
+            kept = data[-overlap:]
+    return False
+
+
 def _inspect(
     workspace: Workspace, path: Path, target: Target, shown_in: frozenset[str] | None
 ) -> Action | None:
-    if any(image_id in path.name for image_id in target.image_ids):
+    if target.is_content(workspace.relative(path.parent) + "/" + path.name):
         return Action(path, "file")
-    if shown_in is not None:
-        stage = shows_many(workspace, path, shown_in)
-        if stage is not None:
-            return Action(path, "picture", made_by=stage)
-    suffix = path.suffix.lower()
     try:
+        if path.is_symlink():  # what it leads to is looked at by itself
+            named = target.is_in(str(path.readlink())) or (
+                path.is_file() and _is_copy(path, target)
+            )
+            return Action(path, "file") if named else None
+        if shown_in is not None:
+            stage = shows_many(workspace, path, shown_in)
+            if stage is not None:
+                return Action(path, "picture", made_by=stage)
+        if _is_copy(path, target):
+            return Action(path, "file" if _is_inside(workspace, path) else "foreign")
+        its, suffix = people_kept(workspace, path, target), path.suffix.lower()
         if suffix in ROW_SUFFIXES:
-            num = count_rows(path, target)
+            num = count_rows(path, its)
             return Action(path, "rows", num) if num else None
-        if suffix in _PICTURES:
-            return Action(path, "file") if hash_file(path) in target.image_ids else None
         if suffix == ".arrow":
-            return Action(path, "file", made_by="caption") if _named_in(path, target) else None
-        if suffix in _TEXTS or not suffix:
-            return Action(path, "file") if _named_in(path, target) else None
+            ids = [image_id.encode() for image_id in target.image_ids]
+            return Action(path, "file", made_by="caption") if holds_any(path, ids) else None
+        if suffix not in _PICTURES | _NOT_READ and _named_in(path, its):
+            return Action(path, "file")
     except FileNotFoundError:
         return None  # gone meanwhile: a temporary file
     except OSError as error:
@@ -151,38 +186,79 @@ def _inspect(
     return None
 
 
+def _is_copy(path: Path, target: Target) -> bool:
+    """Whether a file has the bytes of the target, whatever its name."""
+    may_be = target.may_be(path.stat().st_size)
+    if may_be is None:  # the size is not known: weights and code, which may be large, are no faces
+        may_be = path.suffix.lower() not in _NOT_READ
+    return may_be and hash_file(path) in target.image_ids
+
+
+def _is_inside(workspace: Workspace, path: Path) -> bool:
+    """Whether a file lies in the workspace, whose large folders may be links themselves."""
+    homes = [workspace.root, *(workspace.root / folder for folder in FOLDERS)]
+    real = path.resolve()
+    return any(real.is_relative_to(home.resolve()) for home in homes)
+
+
 def _named_in(path: Path, target: Target) -> bool:
-    """Whether the text of a file, or the strings in an Arrow file, name the target."""
-    if path.stat().st_size > _MAX_TEXT_BYTES and path.suffix != ".arrow":
-        return False
-    data = path.read_bytes()
-    if path.suffix == ".arrow":
-        return any(image_id.encode() in data for image_id in target.image_ids)
-    return target.is_in(data.decode("utf-8", "surrogateescape"))
+    """Whether a file is a text that names the target, read in pieces that overlap."""
+    with path.open("rb") as stream:
+        if b"\0" in stream.read(_OVERLAP) and path.suffix.lower() not in _TEXTS:
+            return False
+    kept = ""
+    with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+        while piece := stream.read(_PIECE):
+            text = kept + piece
+            if target.is_in(text):
+                return True
+            kept = text[-_OVERLAP:]
+    return False
 
 
-def _files(config: PipelineConfig, workspace: Workspace) -> Iterator[Path]:
-    """Yield the files that stages made, sorted; originals and what must know of them are not."""
+def _files(config: PipelineConfig, workspace: Workspace, target: Target) -> Iterator[Path]:
+    """Yield the files that stages made, sorted; originals and what must know of them are not.
+
+    Links to folders are followed, each folder once; a link to a file is yielded beside the file.
+    """
+    left_out = _left_out(config, workspace, target)
+    visited: set[Path] = set()
+    for folder in FOLDERS:
+        pending = [workspace.root / folder]
+        while pending:
+            path = pending.pop()
+            if path.name == "agetf_pipeline":
+                continue  # the code that is logged with each model
+            real = path.resolve()
+            if path.is_symlink() and not path.is_dir() and real not in visited:
+                yield path.parent.resolve() / path.name
+            if real in visited or any(real.is_relative_to(own) for own in left_out):
+                continue
+            visited.add(real)
+            if real.is_dir():
+                pending += sorted(real.iterdir(), reverse=True)
+            elif real.is_file() and not _is_list(real):
+                yield real
+
+
+def _left_out(config: PipelineConfig, workspace: Workspace, target: Target) -> list[Path]:
+    """Return where originals lie, by any link, and the files that have to know of the target."""
     root = workspace.root
-    originals = [
-        ffhq_folder(config, workspace), caf_folder(config, workspace), root / "data" / "raw",
-        workspace.truth, workspace.state / "synthesize", workspace.state / "pull",
+    corpora = [ffhq_folder(config, workspace), caf_folder(config, workspace), root / "data" / "raw"]
+    linked = [
+        Path(entry.path)
+        for corpus in corpora if corpus.is_dir()
+        for entry in os.scandir(corpus) if entry.is_symlink()
     ]  # fmt: skip
     own = [
+        workspace.truth, workspace.state / "synthesize", workspace.state / "pull",
         workspace.tables / IMAGES.name, workspace.tables / QUARANTINE.name,
         workspace.stats / "quarantine", workspace.state / "locks", workspace.forgotten,
     ]  # fmt: skip
-    left_out = [path.resolve() for path in (*originals, *own)]
-    for folder in _FOLDERS:
-        pending = [(root / folder).resolve()]
-        while pending:
-            path = pending.pop()
-            if path in left_out or path.is_symlink() or path.name == "agetf_pipeline":
-                continue  # the last: the code that is logged with each model
-            if path.is_dir():
-                pending += sorted(path.iterdir(), reverse=True)
-            elif path.is_file() and path.suffix not in _BINARY and not _is_list(path):
-                yield path
+    originals = [file_of(workspace, path) for path in target.paths]
+    tops = {path.resolve() for path in (*corpora, *linked, *own)}
+    raw = [path.resolve() for path in originals]
+    return [*tops, *(p for p in raw if not any(p.is_relative_to(top) for top in tops))]
 
 
 def _is_list(path: Path) -> bool:
