@@ -14,25 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agetf_pipeline.core.devices import is_device_lost, lost_device
+from agetf_pipeline.core.devices import is_device_lost, lost_device, says_memory_is_short
 from agetf_pipeline.core.errors import AgetfError, StageError
 
 _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-
-_SHORT_OF_MEMORY = (
-    "out of memory",  # CUDA, HIP, oneDNN
-    "can't allocate memory",  # PyTorch's CPU allocator
-    "not enough memory",  # the same on other systems
-    "bad_alloc",
-    "bad allocation",
-    "cannot allocate memory",  # errno ENOMEM, in words
-    "cublas_status_alloc_failed",
-    "cublas_status_not_initialized",  # what cuBLAS says where its workspace does not fit
-    "cudnn_status_alloc_failed",
-    "allocation_failed",  # cuDNN 9: ..._HOST_ALLOCATION_FAILED, ..._DEVICE_ALLOCATION_FAILED
-    "could not create a memory object",  # oneDNN
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +39,8 @@ class Work:
 _lock = threading.Lock()
 _fitting: dict[str, int] = {}
 """The size that fitted, by what runs; in this process."""
-_said: dict[str, str] = {}
+_reports: list[dict[str, str]] = []
+"""Of each block that watches now: what was smaller than asked for, by what ran."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -69,8 +56,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, RuntimeError | OSError):
         return False
-    text = str(error).lower()
-    return any(words in text for words in _SHORT_OF_MEMORY)
+    return says_memory_is_short(str(error))
 
 
 def in_batches(
@@ -93,7 +79,7 @@ def in_batches(
     """
     start = 0
     while start < num:
-        size = _size_of(work, batch_size)
+        size = _size_of(work, batch_size, num - start)
         rows = slice(start, min(num, start + size))
         try:
             result = function(rows)
@@ -141,16 +127,18 @@ def watching(what: str) -> Iterator[Callable[[], list[str]]]:
         what: The work, such as `predict caf/shard-0001`.
 
     Yields:
-        A function that says, in sentences, which batches of the block were smaller than asked for.
+        A function that says, in sentences, which batches were smaller than asked for while the
+        block ran: its own, those of blocks within it, and of others that run at the same time.
 
     Raises:
         DeviceLostError: The block failed because its GPU is gone.
         StageError: It failed because memory was short where nothing could be halved.
     """
+    said: dict[str, str] = {}
     with _lock:
-        _said.clear()
+        _reports.append(said)
     try:
-        yield lambda: [_said[name] for name in sorted(_said)]
+        yield lambda: [said[name] for name in sorted(said)]
     except AgetfError:
         raise
     except Exception as error:
@@ -163,19 +151,24 @@ def watching(what: str) -> Iterator[Callable[[], list[str]]]:
                 "was finished is kept: run this again."
             ) from error
         raise
+    finally:
+        with _lock:
+            # Not `remove`, which would take another one that says the same.
+            _reports[:] = [report for report in _reports if report is not said]
 
 
 def forget_sizes() -> None:
     """Forget which sizes fitted: whatever held the memory may be gone."""
     with _lock:
         _fitting.clear()
-        _said.clear()
+        for said in _reports:
+            said.clear()
 
 
-def _size_of(work: Work, batch_size: int) -> int:
+def _size_of(work: Work, batch_size: int, num_left: int) -> int:
     with _lock:
         fitting = _fitting.get(work.what, batch_size)
-        if fitting < batch_size:
+        if fitting < min(batch_size, num_left):
             _say(work, batch_size, fitting)
         return max(1, min(batch_size, fitting))
 
@@ -197,10 +190,12 @@ def _halve(work: Work, batch_size: int, tried: int, reason: str) -> None:
 
 def _say(work: Work, batch_size: int, fitting: int) -> None:
     advice = f" (see {work.setting})" if work.setting else ""
-    _said[work.what] = (
+    sentence = (
         f"{work.what}: {batch_size} at once did not fit the memory; {fitting} at a time did"
         f"{advice}. The last digits may differ by it."
     )
+    for said in _reports:
+        said[work.what] = sentence
 
 
 def _first_line(error: BaseException) -> str:

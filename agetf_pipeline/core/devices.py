@@ -8,26 +8,49 @@ from agetf_pipeline.core.errors import ConfigError, DeviceLostError
 if TYPE_CHECKING:
     import torch
 
+_SHORT_OF_MEMORY = (
+    "out of memory",  # CUDA, HIP, oneDNN
+    "can't allocate memory",  # PyTorch's CPU allocator
+    "not enough memory",  # the same on other systems
+    "bad_alloc",
+    "bad allocation",
+    "cannot allocate memory",  # errno ENOMEM, in words
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",  # what cuBLAS says where its workspace does not fit
+    "cudnn_status_alloc_failed",
+    "allocation_failed",  # cuDNN 9: ..._HOST_ALLOCATION_FAILED, ..._DEVICE_ALLOCATION_FAILED
+    "could not create a memory object",  # oneDNN
+)
+
 _LOST = (
     "unspecified launch failure",
     "device-side assert",
     "illegal memory access",
     "misaligned address",
     "illegal instruction was encountered",
+    "invalid program counter",
+    "operation not supported on global/shared address space",
+    "invalid access of peer gpu memory",
+    "gpu requires reset",
     "no cuda-capable device is detected",
     "no cuda gpus are available",
     "the launch timed out",
     "gpu is lost",
     "uncorrectable ecc error",
     "hardware stack error",
-    "busy or unavailable",
+    "cuda-capable devices are busy or unavailable",
+    "cuda-capable device(s) is/are busy or unavailable",
     "nvlink error",
-    "unknown error",
+    "cuda error: unknown error",
+    "cuda driver error: unknown error",
+    "cudaerrorunknown",
     "unhandled cuda error",
     "driver shutting down",
     "context is destroyed",
     "cudnn_status_execution_failed",
     "cublas_status_execution_failed",
+    "cudnn_status_internal_error",
+    "cublas_status_internal_error",
 )
 """What CUDA says when its context in this process is dead, in small letters."""
 
@@ -99,6 +122,12 @@ def computes_bf16(device: "torch.device") -> bool:
     return bool(supported()) if supported is not None else False
 
 
+def says_memory_is_short(text: str) -> bool:
+    """Whether an error's text says that memory is short: of a GPU, or of the machine."""
+    small = text.lower()
+    return any(words in small for words in _SHORT_OF_MEMORY)
+
+
 def is_device_lost(error: BaseException) -> bool:
     """Whether an error says that nothing can be computed on the GPU in this process any more.
 
@@ -108,7 +137,8 @@ def is_device_lost(error: BaseException) -> bool:
     """
     if isinstance(error, DeviceLostError):
         return True
-    if not isinstance(error, RuntimeError):
+    # NCCL calls it an unhandled CUDA error, too, where memory is short.
+    if not isinstance(error, RuntimeError) or says_memory_is_short(str(error)):
         return False
     text = str(error).lower()
     names_cuda = any(word in text for word in ("cuda", "cublas", "cudnn", "nccl", "gpu is lost"))

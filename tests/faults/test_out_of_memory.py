@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from agetf_pipeline.core import batches
-from agetf_pipeline.core.batches import Work, in_batches, is_out_of_memory
+from agetf_pipeline.core.batches import Work, in_batches, is_out_of_memory, watching
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.work import StageReport, load_report, run_once
 from agetf_pipeline.core.workspace import Workspace
@@ -115,6 +115,23 @@ def test_the_report_of_a_stage_says_which_batches_were_smaller(tmp_path: Path):
     batches.forget_sizes()
     quiet = run_once(workspace, "quiet", {}, "1", {}, lambda: StageReport("quiet"))
     assert quiet.messages == []
+
+
+def test_a_block_within_another_leaves_its_report_alone():
+    with watching("outer") as outer:
+        list(in_batches(_holding(2, CUDA, []), 8, 8, WORK))
+        with watching("inner") as inner:
+            assert inner() == []
+            list(in_batches(_holding(1, CUDA, []), 4, 4, Work("inner work")))
+        assert [said.partition(":")[0] for said in outer()] == ["inner work", "reading"]
+        assert [said.partition(":")[0] for said in inner()] == ["inner work"]
+
+
+def test_rows_that_are_no_more_than_fits_are_not_said():
+    list(in_batches(_holding(2, CUDA, []), 8, 8, WORK))
+    with watching("one row") as said:
+        list(in_batches(_holding(2, CUDA, []), 1, 8, WORK))
+    assert said() == []
 
 
 def test_memory_that_is_short_elsewhere_is_a_clear_error(tmp_path: Path):
