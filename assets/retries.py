@@ -37,7 +37,10 @@ _REACHING_OUT = frozenset({"evaluate", "register"})
 # A GPU that is lost once may be well in another process; one that is lost again needs a person. The
 # same goes for processes that hang. What was finished is not done again.
 COMPUTING_RETRIES = dg.RetryPolicy(max_retries=1, delay=60)
-_COMPUTING = frozenset({"predict", "enhance", "caption", "recheck", "train"})
+_COMPUTING = frozenset(
+    {"train_experts", "train_evaluators", "train_enhancers", "predict", "enhance", "caption",
+     "recheck", "train", "distill"}
+)  # fmt: skip
 
 
 def retry_policy(stage: str) -> dg.RetryPolicy | None:

@@ -85,7 +85,12 @@ def test_no_asset_has_a_policy_of_its_own():
 
 def test_only_stages_that_reach_over_a_network_or_compute_are_tried_again():
     assert retry_policy("ingest") is None
-    assert retry_policy("train") == COMPUTING_RETRIES
+    # All that compute, and whose processes are watched for signs of life.
+    for stage in (
+        "train_experts", "train_evaluators", "train_enhancers", "predict", "enhance", "caption",
+        "recheck", "train", "distill",
+    ):  # fmt: skip
+        assert retry_policy(stage) == COMPUTING_RETRIES
     assert retry_policy("register") == NETWORK_RETRIES
 
 
