@@ -259,14 +259,14 @@ def _ask_networks(
 
 def _partitions_of(workspace: Workspace, actions: list[Action]) -> frozenset[str]:
     """Return the partitions of the tables that still have rows of the target."""
-    tables = workspace.tables.resolve()
+    tables = workspace.tables
     found = [a.path.relative_to(tables) for a in actions if a.path.is_relative_to(tables)]
     return frozenset(Path(*path.parts[1:]).with_suffix("").as_posix() for path in found)
 
 
 def _remove(workspace: Workspace, target: Target, report: ForgetReport, resumed: bool) -> None:
     """Remove what the report lists, the rows by which it is found again last."""
-    releases = (workspace.root / "outputs" / "release").resolve()
+    releases = workspace.root / "outputs" / "release"
     for action in report.actions:
         if action.path.is_relative_to(releases):
             report.releases.add(releases / action.path.relative_to(releases).parts[0])

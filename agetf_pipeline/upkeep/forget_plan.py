@@ -95,7 +95,7 @@ def find_actions(
 
 def shows_many(workspace: Workspace, path: Path, partitions: frozenset[str]) -> str | None:
     """Return the stage that draws a picture of many faces of these partitions; None: no such."""
-    relative = workspace.relative(path)
+    relative = _name_of(workspace, path)
     for pattern, stage in _patterns(partitions):
         if fnmatch.fnmatchcase(relative, pattern):
             return stage
@@ -131,7 +131,7 @@ def _patterns(partitions: frozenset[str]) -> Iterator[tuple[str, str]]:
 
 def people_kept(workspace: Workspace, path: Path, target: Target) -> Target:
     """Return what to look for in a file: where a name would be a mere word, no people."""
-    relative = workspace.relative(path)
+    relative = _name_of(workspace, path)
     of_networks = any(fnmatch.fnmatchcase(relative, pattern) for pattern in _NETWORKS)
     is_settings = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _SETTINGS)
     return target.without_people if of_networks or is_settings else target
@@ -153,7 +153,7 @@ def holds_any(path: Path, words: Collection[bytes]) -> bool:
 def _inspect(
     workspace: Workspace, path: Path, target: Target, shown_in: frozenset[str] | None
 ) -> Action | None:
-    if target.is_content(workspace.relative(path.parent) + "/" + path.name):
+    if target.is_content(_name_of(workspace, path)):
         return Action(path, "file")
     try:
         if path.is_symlink():  # what it leads to is looked at by itself
@@ -184,6 +184,12 @@ def _inspect(
             "read it, or delete it."
         ) from error
     return None
+
+
+def _name_of(workspace: Workspace, path: Path) -> str:
+    """Return where a file lies in the workspace, by the links that lead to it."""
+    inside = path.is_relative_to(workspace.root)
+    return (path.relative_to(workspace.root) if inside else path).as_posix()
 
 
 def _is_copy(path: Path, target: Target) -> bool:
@@ -219,26 +225,32 @@ def _named_in(path: Path, target: Target) -> bool:
 def _files(config: PipelineConfig, workspace: Workspace, target: Target) -> Iterator[Path]:
     """Yield the files that stages made, sorted; originals and what must know of them are not.
 
-    Links to folders are followed, each folder once; a link to a file is yielded beside the file.
+    Links to folders are followed, each folder once, and after all folders that are none: so that
+    what lies in the workspace has its own name. A link to a file is yielded beside the file.
     """
     left_out = _left_out(config, workspace, target)
     visited: set[Path] = set()
-    for folder in FOLDERS:
-        pending = [workspace.root / folder]
-        while pending:
-            path = pending.pop()
-            if path.name == "agetf_pipeline":
-                continue  # the code that is logged with each model
-            real = path.resolve()
-            if path.is_symlink() and not path.is_dir() and real not in visited:
-                yield path.parent.resolve() / path.name
-            if real in visited or any(real.is_relative_to(own) for own in left_out):
-                continue
-            visited.add(real)
-            if real.is_dir():
-                pending += sorted(real.iterdir(), reverse=True)
-            elif real.is_file() and not _is_list(real):
-                yield real
+    pending = [workspace.root / folder for folder in reversed(FOLDERS)]
+    behind_links: list[Path] = []
+    while pending or behind_links:
+        path = pending.pop() if pending else behind_links.pop(0)
+        if path.name == "agetf_pipeline":
+            continue  # the code that is logged with each model
+        real = path.resolve()
+        if real in visited or any(real.is_relative_to(own) for own in left_out):
+            continue
+        visited.add(real)
+        if path.is_dir():
+            for child in sorted(path.iterdir(), reverse=True):
+                if not child.is_symlink():
+                    pending.append(child)
+                elif child.is_dir():
+                    behind_links.append(child)
+                else:
+                    yield child
+                    behind_links.append(child.resolve())
+        elif path.is_file() and not _is_list(path):
+            yield path
 
 
 def _left_out(config: PipelineConfig, workspace: Workspace, target: Target) -> list[Path]:
