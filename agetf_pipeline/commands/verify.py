@@ -102,10 +102,11 @@ def _keep(workspace: "Workspace", result: "Verification") -> str:
     from agetf_pipeline.core.files import write_text
     from agetf_pipeline.data.csv_files import for_spreadsheets
     from agetf_pipeline.upkeep.findings import COLUMNS
+    from agetf_pipeline.upkeep.verify_forgotten import VERIFIED
 
     rows = [asdict(finding) for finding in result.findings]
     frame = pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.String))
-    path = workspace.stats / "verify.csv"
+    path = workspace.stats / VERIFIED
     try:
         write_text(path, for_spreadsheets(frame))
     except (OSError, StorageError) as error:  # a full disk is no reason to keep quiet

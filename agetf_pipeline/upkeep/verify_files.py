@@ -15,7 +15,11 @@ from agetf_pipeline.data.schemas import CAPTIONS, ENHANCED, IMAGES
 from agetf_pipeline.data.streaming import SortedTable
 from agetf_pipeline.data.tables import list_partitions
 from agetf_pipeline.enhance.outputs import CONTACT_SHEET, is_output
-from agetf_pipeline.upkeep.verify_forgotten import forgotten_in, register_of
+from agetf_pipeline.upkeep.verify_forgotten import (
+    forgotten_in,
+    register_of,
+    verify_forgotten_files,
+)
 from agetf_pipeline.upkeep.verify_reports import verify_reports
 from agetf_pipeline.upkeep.verify_survey import READ_ERRORS, Survey, is_partition
 
@@ -40,6 +44,7 @@ def verify_files(survey: Survey) -> None:
     if survey.partitions is None:
         _find_orphan_grids(survey)
         _find_stale_partitions(survey, known)
+        verify_forgotten_files(survey)
     verify_reports(survey)
 
 

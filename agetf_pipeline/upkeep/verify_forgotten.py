@@ -15,8 +15,12 @@ from agetf_pipeline.data.forgotten import (
 from agetf_pipeline.data.quarantine import FORGOTTEN
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE, TABLES, TRAINING_MANIFEST, TableSpec
 from agetf_pipeline.data.tables import ALL_PARTITIONS
-from agetf_pipeline.upkeep.verify_survey import Survey
+from agetf_pipeline.upkeep.forget_plan import find_actions
+from agetf_pipeline.upkeep.forget_target import Target
+from agetf_pipeline.upkeep.verify_survey import READ_ERRORS, Survey
 
+VERIFIED = "verify.csv"
+"""The list of what a verification found, among the stats: it may name what it found."""
 _CLOCK_S = 1.0
 """The register keeps whole seconds."""
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -91,6 +95,36 @@ def _check_table(survey: Survey, spec: TableSpec, partition: str, register: Forg
             found = found.filter(pl.col("reason") != FORGOTTEN)
         for image_id in sorted(set(found["image_id"].to_list())):
             survey.add("links/forgotten", where, "no row of what was forgotten", "one", image_id)
+
+
+def verify_forgotten_files(survey: Survey) -> None:
+    """Look into every file for what was forgotten, as `agetf forget` does when it looks again.
+
+    Copies of the photographs under any name, and texts and tables that hold their hashes, mlruns
+    included. Names of people cannot be looked for: the register does not hold them.
+    """
+    image_ids = register_of(survey).image_ids
+    if survey.quick or not image_ids or survey.is_at_work(None):
+        return
+    target = Target(image_ids, frozenset(), frozenset(), pl.DataFrame(), frozenset())
+    try:
+        actions = find_actions(survey.config, survey.workspace, target, False, frozenset())
+    except READ_ERRORS as error:
+        expected = "a search for what was forgotten, to its end"
+        survey.add("state/not_verified", "files", expected, str(error))
+        return
+    root = survey.workspace.root.resolve()
+    said = {finding.where for finding in survey.findings if finding.check == "files/forgotten"}
+    for action in actions:
+        path = action.path
+        if path.is_relative_to(root):
+            path = survey.workspace.root / path.relative_to(root)
+        by_links = "links" in survey.areas and path.is_relative_to(survey.workspace.tables)
+        if by_links or path == survey.workspace.stats / VERIFIED or survey.name_of(path) in said:
+            continue
+        found = f"{action.num_rows} rows of it" if action.kind == "rows" else "one"
+        image_id = forgotten_in(path.name, image_ids)
+        survey.add("files/forgotten", path, "nothing of what was forgotten", found, image_id)
 
 
 def forgotten_in(name: str, image_ids: frozenset[str]) -> str | None:

@@ -8,9 +8,11 @@ import struct
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from verified_workspace import CAF, FFHQ, change, copied, ids_of, make_config, tree
 
 from agetf_pipeline.core.files import read_json, write_json
+from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.forgotten import Entry, Forgotten, begin, finish
 from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
@@ -345,13 +347,32 @@ def a_forgotten_image_that_is_there(workspace):
     found = {("links/forgotten", f"data/tables/{name}/ffhq_aging.parquet") for name in tables}
     names = [read_table(workspace, IMAGES, [FFHQ])["face_path"][0]]
     names.append(read_table(workspace, CAPTIONS, [FFHQ])["token_grid_path"][0])
+    names.append("data/cache/captions/embeddings/ffhq_aging/0123456789ab-1-ffffffffffffffff.arrow")
+    names.append("data/.state/ingest/data/tables/examinations/ffhq_aging.parquet")
     found |= {("files/forgotten", name) for name in names}
     return found | {("links/forgotten", "data/tables/training_manifest/all.parquet")}
 
 
 @damage
+def a_copy_of_what_was_forgotten(workspace):
+    """Under other names, where no stage reads it, and where MLflow keeps artifacts."""
+    picture = Image.fromarray(np.full((9, 9, 3), 7, np.uint8))
+    names = ["outputs/face_copy.png", "mlruns/0/run/artifacts/anybody.jpg", "data/processed/a.webp"]
+    picture.save(put(workspace, names[0]))
+    content = (workspace.root / names[0]).read_bytes()
+    for name in names:
+        put(workspace, name, content)
+    image_id = hash_file(workspace.root / names[0])
+    put(workspace, "stats/again.csv", f"image_id,age\n{image_id},3\n{'e' * 64},4\n".encode())
+    put(workspace, "outputs/notes.txt", f"Look at {image_id}!".encode())
+    put(workspace, "stats/verify.csv", f"where,image_id\nx,{image_id}\n".encode())
+    forget(workspace, image_id)
+    return {("files/forgotten", name) for name in (*names, "stats/again.csv", "outputs/notes.txt")}
+
+
+@damage
 def forgetting_that_was_interrupted(workspace):
-    forget(workspace, STRANGER, done=False)
+    forget(workspace, "ab12" * 16, done=False)
     return {("state/forgetting_unfinished", workspace.relative(workspace.forgotten))}
 
 
