@@ -365,7 +365,7 @@ def _unpack(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.doctor import run
 
-    return run(options, say=print)
+    return run(options, say=lambda line: print(line, flush=True))
 
 
 def _model(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agetf_pipeline.upkeep.doctor import Section
 
 _WIDTH = 100
-_MAX_NAME = 24
+_MAX_NAME = 20
 _MARKS = {None: "ok     ", "note": "note   ", "warning": "warning", "error": "ERROR  "}
 
 
@@ -34,10 +34,14 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
 
     0: no error. 1: errors.
     """
-    from agetf_pipeline.upkeep.doctor import admit, examine, findings_of, is_well
+    from agetf_pipeline.upkeep.doctor import admit, examining, findings_of, is_well
 
     patient = admit(options.config, options.overrides, options.dagster_home, options.quick)
-    sections = examine(patient)
+    sections: list[Section] = []
+    for section in examining(patient):
+        sections.append(section)
+        if not options.json and section.items:
+            say("\n".join([*([""] if len(sections) > 1 else []), *lines_of_section(section)]))
     well = is_well(sections)
     if options.json:
         areas = {
@@ -50,39 +54,41 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         findings = [asdict(finding) for finding in findings_of(sections)]
         say(json.dumps({"well": well, "areas": areas, "findings": findings}, indent=2))
     else:
-        say("\n".join(lines_of_sections(sections)))
+        say(f"\n{verdict_of(sections)}")
     return 0 if well else 1
 
 
-def lines_of_sections(sections: "Sequence[Section]") -> list[str]:
-    """Return sections as lines for a terminal: aligned, a remedy below what is not well."""
-    wide = max(
-        (len(item.what) for s in sections for item in s.items if len(item.what) < 24), default=8
+def lines_of_section(section: "Section") -> list[str]:
+    """Return a section as lines for a terminal: aligned, a remedy below what is not well."""
+    lines = [section.name]
+    for item in section.items:
+        finding = item.finding
+        severity = None if finding is None else finding.severity
+        head = f"  {_MARKS[severity]}  {item.what:<{_MAX_NAME}}  "
+        body = item.value
+        if finding is not None:
+            body = f"expected {finding.expected}; found {finding.found}".rstrip(".")
+        indent = " " * len(f"  {_MARKS[severity]}  {'':<{_MAX_NAME}}  ")
+        lines += _wrapped(body, head, indent)
+        if finding is not None:
+            lines += _wrapped(finding.remedy, f"{indent}> ", f"{indent}  ")
+    return lines
+
+
+def verdict_of(sections: "Sequence[Section]") -> str:
+    """Return the last line: whether all is well, and how much of it is not."""
+    counts = Counter(
+        None if item.finding is None else item.finding.severity
+        for section in sections
+        for item in section.items
     )
-    lines, counts = [], Counter()
-    for section in sections:
-        if not section.items:
-            continue
-        lines += ["", section.name]
-        for item in section.items:
-            finding = item.finding
-            severity = None if finding is None else finding.severity
-            counts[severity] += 1
-            head = f"  {_MARKS[severity]}  {item.what:<{wide}}  "
-            body = item.value
-            if finding is not None:
-                body = f"expected {finding.expected}; found {finding.found}".rstrip(".")
-            indent = " " * len(f"  {_MARKS[severity]}  {'':<{wide}}  ")
-            lines += _wrapped(body, head, indent)
-            if finding is not None:
-                lines += _wrapped(finding.remedy, f"{indent}> ", f"{indent}  ")
     told = [
         f"{counts[severity]} {severity}{'s' if counts[severity] != 1 else ''}"
         for severity in ("error", "warning", "note")
         if counts[severity]
     ]
     verdict = "not fit to work" if counts["error"] else "fit to work"
-    return [*lines[1:], "", f"{verdict}: {', '.join([f'{counts[None]} things are well', *told])}"]
+    return f"{verdict}: {', '.join([f'{counts[None]} things are well', *told])}"
 
 
 def _wrapped(text: str, head: str, indent: str) -> list[str]:

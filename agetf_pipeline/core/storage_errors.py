@@ -90,8 +90,8 @@ def describe(path: Path, number: int) -> StorageError:
         wanted = "write" if number == errno.EROFS else "read or write"
         return StorageError(
             f"Expected to be allowed to {wanted} {path}; found: {said} (folder "
-            f"{folder}, as user {os.geteuid()}). Mount it writable or grant that user the right, or "
-            f"set workspace.root to a folder that may be written, {_AGAIN}"
+            f"{folder}, as user {os.geteuid()}). Mount it writable or grant that user the right, "
+            f"or set workspace.root to a folder that may be written, {_AGAIN}"
         )
     return StorageError(
         f"Expected the disk to take {path}; found: {said} (folder {folder}). See what the system's "

@@ -77,6 +77,20 @@ def ill(severity: Severity, check: str, what: str, expected: str, found: str, re
     return Item(what, found, Finding(severity, check, what, expected, found, remedy))
 
 
+def said(error: BaseException | str, otherwise: str) -> tuple[str, str]:
+    """Return what an error of ours expected and what it found, for `ill`.
+
+    Args:
+        error: The error, or its message: "Expected a; found b. Do c."
+        otherwise: What was expected, where the message is of another form.
+    """
+    text = redact(str(error))
+    expected, mark, found = text.removeprefix("Expected ").partition("; found")
+    if not mark or not text.startswith("Expected "):
+        return otherwise, text
+    return expected, found.lstrip(": ")
+
+
 def admit(
     config_path: Path,
     overrides: Sequence[str] = (),
@@ -102,10 +116,16 @@ def examine(patient: Patient, areas: "Sequence[tuple[str, Sequence[Check]]] | No
         patient: What is looked at.
         areas: Areas and their checks; None for all there are.
     """
-    return [
-        Section(name, tuple(item for check in checks for item in _isolated(name, check, patient)))
-        for name, checks in (all_areas() if areas is None else areas)
-    ]
+    return [*examining(patient, areas)]
+
+
+def examining(
+    patient: Patient, areas: "Sequence[tuple[str, Sequence[Check]]] | None" = None
+) -> Iterator[Section]:
+    """Look at everything, as `examine` does; yield each `Section` once it has been looked at."""
+    for name, checks in all_areas() if areas is None else areas:
+        items = [item for check in checks for item in _isolated(name, check, patient)]
+        yield Section(name, tuple(items))
 
 
 def all_areas() -> list[tuple[str, Sequence[Check]]]:
@@ -137,8 +157,9 @@ def config_check(patient: Patient) -> Iterator[Item]:
         yield Item("configuration", str(patient.config_path))
     else:
         yield ill(
-            "error", "installation/config", "configuration", "settings that can be used",
-            redact(patient.problem), "Correct the file; what depends on it was not looked at.",
+            "error", "installation/config", "configuration",
+            *said(patient.problem, "settings that can be used"),
+            "Correct the file; what depends on it was not looked at.",
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from agetf_pipeline.core.errors import AgetfError
-from agetf_pipeline.upkeep.doctor import Item, Patient, ill
+from agetf_pipeline.upkeep.doctor import Item, Patient, ill, said
 
 _NUM_NAMED = 3
 
@@ -20,7 +20,7 @@ def corpora_check(patient: Patient) -> Iterator[Item]:
         found = discover_partitions(config, workspace)
     except AgetfError as error:
         yield ill(
-            "error", "data/corpora", "corpora", "folders that can be read", str(error),
+            "error", "data/corpora", "corpora", *said(error, "folders that can be read"),
             "Correct the folder, and ask again.",
         )  # fmt: skip
         return
@@ -51,11 +51,19 @@ def shards_check(patient: Patient) -> Iterator[Item]:
     if shards:
         spelled = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
         yield Item("CAF shards", spelled)
-    for shard in shards:
-        if shard.state not in ("complete", "removed"):
+    for state in sorted(counts.keys() - {"complete", "removed"}):
+        severity = "error" if state == "broken" else "warning"
+        unfit = [shard for shard in shards if shard.state == state]
+        for shard in unfit[:_NUM_NAMED]:
             yield ill(
-                "error" if shard.state == "broken" else "warning", f"data/shard_{shard.state}",
-                f"{folder.name}/{shard.name}", "a complete shard", shard.reason, shard.remedy,
+                severity, f"data/shard_{state}", f"{folder.name}/{shard.name}", "a complete shard",
+                shard.reason, shard.remedy,
+            )  # fmt: skip
+        if len(unfit) > _NUM_NAMED:
+            yield ill(
+                severity, f"data/shard_{state}", f"{folder.name}: more", "complete shards",
+                f"{len(unfit) - _NUM_NAMED} more that are {state}",
+                "Mend those above; then ask again for the next ones.",
             )  # fmt: skip
 
 
@@ -73,7 +81,7 @@ def labels_check(patient: Patient) -> Iterator[Item]:
         yield Item("FFHQ-Aging labels", f"{len(read_labels(path))} in {path.name}")
     except AgetfError as error:
         yield ill(
-            "error", "data/labels", str(path), "labels that can be read", str(error),
+            "error", "data/labels", str(path), *said(error, "labels that can be read"),
             "Correct the line, or fetch the file again; `agetf check-labels` says more.",
         )  # fmt: skip
 

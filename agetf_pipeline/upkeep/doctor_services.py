@@ -5,18 +5,21 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from agetf_pipeline.core.secrets import redact
 from agetf_pipeline.core.yaml_files import read_yaml
 from agetf_pipeline.upkeep.doctor import Item, Patient, ill
-from agetf_pipeline.upkeep.verify_sqlite import integrity_of
+from agetf_pipeline.upkeep.verify_sqlite import copied, integrity_of
 
 TIMEOUT_S = 3.0
 _HOST = "127.0.0.1"
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_THERE = (200, 401, 403)
+"""Behind a proxy, the question without credentials is refused: something that asks is there."""
 _RUNNING = ("STARTED", "STARTING", "QUEUED", "CANCELING")
 
 
@@ -43,6 +46,12 @@ def registry_check(patient: Patient) -> Iterator[Item]:
                 damage.splitlines()[0], "Put a copy back, or `sqlite3 FILE .recover`; moved away, "
                 "a new one is begun, without the versions and the champion.",
             )  # fmt: skip
+        return
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file"):
+        folder = Path(unquote(urlsplit(uri).path))
+        state = "a folder of files" if folder.is_dir() else "none yet: the stage register makes it"
+        yield Item("registry", f"{folder}: {state}")
         return
     problem = _answers(uri)
     if problem is None:
@@ -145,8 +154,7 @@ def _answers(uri: str) -> str | None:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         return redact(f"{type(error).__name__}: {error}")
-    # Behind a proxy, the question without credentials is refused: it is there.
-    return None if status < 500 else f"HTTP {status}"
+    return None if status in _THERE else f"HTTP {status} for /health"
 
 
 def _postgres(settings: Mapping[str, Any]) -> Iterator[Item]:
@@ -182,15 +190,13 @@ def _unfinished(home: Path) -> Iterator[Item]:
     if not database.is_file():
         return
     try:
-        connection = sqlite3.connect(f"file:{quote(str(database))}?immutable=1", uri=True)
-        try:
+        # The newest runs stand in the journal alone.
+        with copied(database) as copy, closing(sqlite3.connect(copy)) as connection:
             marks = ",".join("?" * len(_RUNNING))
             (count,) = connection.execute(
                 f"SELECT count(*) FROM runs WHERE status IN ({marks})", _RUNNING
             ).fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error:
+    except (OSError, sqlite3.Error):
         return  # damaged, and said so; or of another version
     if count:
         yield ill(

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
@@ -60,19 +61,33 @@ def integrity_of(path: Path, quick: bool = False) -> str | None:
         with path.open("rb") as stream:
             if stream.read(len(_MAGIC)) != _MAGIC:
                 return "it does not begin as a SQLite file"
-        if not any(_size(path, suffix) for suffix in _JOURNALS):
+        if not _has_journal(path):
             problem = _check(path, quick)
-            if problem is None or not any(_size(path, suffix) for suffix in _JOURNALS):
+            if problem is None or not _has_journal(path):
                 return problem
-        # A writer is, or was, at work: its journal belongs to the file.
-        with tempfile.TemporaryDirectory(prefix="agetf-verify-") as folder:
-            copy = Path(folder) / path.name
-            for suffix in ("", *_JOURNALS):
-                if _size(path, suffix) or not suffix:
-                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with copied(path) as copy:
             return _check(copy, quick, immutable=False)
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
+
+
+@contextmanager
+def copied(path: Path) -> Iterator[Path]:
+    """Copy a SQLite file with its journal, which belongs to it while a writer is at work.
+
+    Yields:
+        The copy, which may be opened as one likes; it is removed afterwards.
+    """
+    with tempfile.TemporaryDirectory(prefix="agetf-verify-") as folder:
+        copy = Path(folder) / path.name
+        for suffix in ("", *_JOURNALS):
+            if _size(path, suffix) or not suffix:
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        yield copy
+
+
+def _has_journal(path: Path) -> bool:
+    return any(_size(path, suffix) for suffix in _JOURNALS)
 
 
 def _size(path: Path, suffix: str) -> int:

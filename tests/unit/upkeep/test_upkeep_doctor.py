@@ -1,11 +1,16 @@
 """`agetf doctor`: each fault made for real, and what is said of it."""
 
+import argparse
 import json
 import os
 import resource
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +20,7 @@ from small_registry import make_registry
 from tiny_shards import REPOSITORY, write_shard
 
 from agetf_pipeline.cli import main
-from agetf_pipeline.commands.doctor import lines_of_sections
+from agetf_pipeline.commands.doctor import lines_of_section, run, verdict_of
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.workspace import Workspace
@@ -329,9 +334,83 @@ def test_what_is_wrong_stands_below_its_name_with_the_remedy(tmp_path):
     sections = examine(admit(tmp_path / "absent.yaml", quick=True), [
         ("data", doctor_data.CHECKS), ("installation", [doctor_installation.python_check]),
     ])  # fmt: skip
-    lines = lines_of_sections(sections)
-    assert "data" not in lines  # nothing to say without a configuration
-    assert lines[-1] == "fit to work: 1 things are well"
+    assert sections[0].items == ()  # nothing to say without a configuration
+    assert lines_of_section(sections[1])[0] == "installation"
+    assert verdict_of(sections) == "fit to work: 1 things are well"
+
+
+def test_a_run_that_stands_in_the_journal_alone_is_told(tmp_path):
+    database = tmp_path / "history" / "runs.db"
+    database.parent.mkdir()
+    with closing(sqlite3.connect(database)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("CREATE TABLE runs (run_id TEXT, status TEXT)")
+        writer.execute("INSERT INTO runs VALUES ('a', 'STARTED')")
+        writer.commit()
+        before = sorted(path.name for path in database.parent.iterdir())
+        assert Path(f"{database}-wal").stat().st_size
+        told = found(doctor_services.dagster_check(Patient(tmp_path, dagster_home=tmp_path)))
+        assert sorted(path.name for path in database.parent.iterdir()) == before
+    assert told["services/runs"][0].startswith("1 that are queued")
+
+
+@pytest.mark.parametrize(("status", "well"), [(200, True), (401, True), (403, True), (404, False)])
+def test_a_server_that_knows_nothing_of_its_health_is_no_registry(tmp_path, status, well):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        its = patient(tmp_path, register_model={"tracking_uri": uri})
+        told = found(doctor_services.registry_check(its))
+        thread.join()
+    assert (told == {}) is well
+    if not well:
+        assert told["services/registry"][0] == "HTTP 404 for /health"
+
+
+def test_a_registry_of_files_is_no_server(tmp_path):
+    uri = f"file://{tmp_path / 'mlruns'}"
+    (item,) = doctor_services.registry_check(
+        patient(tmp_path, register_model={"tracking_uri": uri})
+    )
+    assert item.finding is None
+    (tmp_path / "mlruns").mkdir()
+    (item,) = doctor_services.registry_check(
+        patient(tmp_path, register_model={"tracking_uri": uri})
+    )
+    assert item.value == f"{tmp_path / 'mlruns'}: a folder of files"
+
+
+def test_many_incomplete_shards_are_a_few_lines(tmp_path):
+    its = patient(tmp_path)
+    for number in range(8):
+        write_shard(its.workspace, f"s{number}", seed=1, num_images=1)
+        (its.workspace.raw_caf / f"s{number}" / "0.png").unlink()
+    items = [item for item in doctor_data.shards_check(its) if item.finding]
+    assert len(items) == 4
+    assert items[-1].value == "5 more that are incomplete"
+
+
+def test_a_wrong_config_is_said_once_and_each_area_as_it_is_done(tmp_path):
+    told = []
+    options = argparse.Namespace(
+        config=tmp_path / "absent.yaml", overrides=[], dagster_home=None, quick=True, json=False
+    )
+    assert run(options, told.append) == 1
+    assert told[0].startswith("installation\n")
+    assert told[1].startswith("\nmachine\n")
+    words = " ".join(told[0].split())
+    assert "expected a config file at" in words
+    assert "found nothing" in words
+    assert "found Expected" not in words
 
 
 @pytest.mark.parametrize("word", ["dagster", "torch", "mlflow"])
