@@ -1,11 +1,13 @@
 """`engine: realesrgan`: the official one-image loop behind our interface, as an oracle.
 
 RealESRGANer prints while it works, and where a tile runs out of memory it prints the error and
-pastes the tile before it. Here it is silent, and an error is an error.
+pastes the tile before it. Here it is silent, an error is an error, and tiles that do not fit the
+memory are made smaller.
 """
 
 import contextlib
 import io
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agetf_pipeline.core.batches import (
+    Work,
+    is_out_of_memory,
+    release_memory,
+    too_little_memory,
+)
+from agetf_pipeline.core.devices import is_device_lost, lost_device
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.enhance.basicsr_compat import realesrganer_class
 from agetf_pipeline.enhance.esrgan import SuperResolver
+
+_LOGGER = logging.getLogger(__name__)
+_LEAST_PX = 16
+_WORK = Work("enlarging a tile with RealESRGANer", remedy="Lower enhance.tile_px.")
 
 
 class _Outspoken(nn.Module):
@@ -30,9 +43,14 @@ class _Outspoken(nn.Module):
         try:
             return self.network(x)
         except RuntimeError as error:
+            if is_device_lost(error):
+                raise lost_device(error) from error
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             raise StageError(
                 f"Expected RealESRGANer to super-resolve a tile of {tuple(x.shape[2:])} px; the "
-                f"network failed: {error}. If memory ran out, lower enhance.tile_px."
+                f"network failed: {error}. See that the weights are of the network that "
+                "enhance.esrgan names."
             ) from error
 
 
@@ -61,16 +79,43 @@ class OfficialSuperResolver:
                 own.scale, str(path), model=network, tile_pad=own.halo_px, pre_pad=0, device=device
             )
         self._official.model = _Outspoken(network)
+        self._fitting_px: int | None = None
 
     def __call__(self, rgb_NHW3: np.ndarray, tile_px: int, batch_size: int = 1) -> np.ndarray:
-        """Super-resolve images of one size, one at a time; see `SuperResolver.__call__`."""
+        """Super-resolve images of one size, one at a time; see `SuperResolver.__call__`.
+
+        Raises:
+            StageError: The network failed, or the memory does not hold a tile of 16 px.
+            DeviceLostError: The GPU is gone.
+        """
         del batch_size
-        whole = max(rgb_NHW3.shape[1:3]) <= tile_px
-        self._official.tile_size = 0 if whole else tile_px
-        outputs = []
-        for image in rgb_NHW3:
-            bgr = np.ascontiguousarray(image[:, :, ::-1])
-            with contextlib.redirect_stdout(io.StringIO()):
-                enhanced, _ = self._official.enhance(bgr)
-            outputs.append(enhanced[:, :, ::-1])
-        return np.stack(outputs)
+        return np.stack([self._fitting(image, tile_px) for image in rgb_NHW3])
+
+    def _fitting(self, rgb_HW3: np.ndarray, tile_px: int) -> np.ndarray:
+        """Super-resolve an image, in smaller tiles where the memory does not hold these."""
+        side_px = max(rgb_HW3.shape[:2])
+        while True:
+            size_px = min(side_px, tile_px, self._fitting_px or tile_px)
+            try:
+                return self._enhance(rgb_HW3, 0 if size_px == side_px else size_px)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size_px <= _LEAST_PX:
+                    raise too_little_memory(error, _WORK) from error
+                reason = str(error)
+            # Outside of the handler, whose traceback keeps the tensors of the attempt alive.
+            release_memory()
+            self._fitting_px = max(_LEAST_PX, -(-size_px // 2))
+            _LOGGER.warning(
+                "RealESRGANer: a tile of %d px does not fit the memory (%s); going on with %d. "
+                "Set enhance.tile_px to it to be spared the attempt.",
+                size_px, reason, self._fitting_px,
+            )  # fmt: skip
+
+    def _enhance(self, rgb_HW3: np.ndarray, tile_px: int) -> np.ndarray:
+        self._official.tile_size = tile_px
+        bgr = np.ascontiguousarray(rgb_HW3[:, :, ::-1])
+        with contextlib.redirect_stdout(io.StringIO()):
+            enhanced, _ = self._official.enhance(bgr)
+        return enhanced[:, :, ::-1]

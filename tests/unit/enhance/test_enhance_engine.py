@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agetf_pipeline.core.errors import ConfigError, StageError
+from agetf_pipeline.core.errors import ConfigError, DeviceLostError, StageError
 from agetf_pipeline.core.weights import save_weights
 from agetf_pipeline.enhance import engine
 from agetf_pipeline.enhance.colour import load_ddcolor
@@ -152,15 +152,51 @@ def test_an_error_within_the_official_engine_is_an_error(esrgan):
     official = OfficialSuperResolver(load_esrgan(*esrgan))
     calls = []
 
-    def out_of_memory(module, inputs):
+    def fail(module, inputs):
         calls.append(inputs)
         if len(calls) == 2:  # RealESRGANer alone would paste the first tile again
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            raise RuntimeError("shapes do not fit")
 
-    official.network.register_forward_pre_hook(out_of_memory)
-    with pytest.raises(StageError, match="tile_px"):
+    official.network.register_forward_pre_hook(fail)
+    with pytest.raises(StageError, match="shapes do not fit"):
         official(FACES[:1], 48)
     assert len(calls) == 2
+
+
+def test_a_device_that_is_lost_within_the_official_engine_is_said_to_be(esrgan):
+    official = OfficialSuperResolver(load_esrgan(*esrgan))
+
+    def lose(module, inputs):  # stands for a GPU: there is none here
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    official.network.register_forward_pre_hook(lose)
+    with pytest.raises(DeviceLostError, match="illegal memory access"):
+        official(FACES[:1], 48)
+
+
+def test_tiles_that_do_not_fit_the_memory_of_the_official_engine_are_halved(esrgan):
+    official = OfficialSuperResolver(load_esrgan(*esrgan))
+    large = np.tile(FACES[:1], (1, 2, 2, 1))
+    whole = official(large, 128).astype(int)
+    most_px, sides = 100, []
+
+    def hold(module, inputs):  # stands for a device of so much memory
+        sides.append(max(inputs[0].shape[2:]))
+        if sides[-1] > most_px:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    hook = official.network.register_forward_pre_hook(hold)
+    assert np.abs(official(large, 128) - whole).max() <= 1
+    num_failed = sum(side > most_px for side in sides)
+    assert num_failed >= 1
+    assert np.abs(official(large, 128) - whole).max() <= 1
+    assert sum(side > most_px for side in sides) == num_failed  # the size is remembered
+    hook.remove()
+
+    most_px = 0
+    official.network.register_forward_pre_hook(hold)
+    with pytest.raises(StageError, match=r"found too little.*enhance\.tile_px"):
+        official(FACES[:1], 48)
 
 
 def test_a_memory_cap_makes_tiles_and_the_same_picture(esrgan):
