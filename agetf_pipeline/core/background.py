@@ -8,9 +8,12 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from agetf_pipeline.core.errors import UnavailableError
+from agetf_pipeline.core.patience import slices_of
 
 S = TypeVar("S")
 T = TypeVar("T")
+_GRACE_S = 10.0
+"""How long whoever leaves early waits for the item in work."""
 
 
 class _SilentError(Exception):
@@ -23,9 +26,12 @@ def _result_within(max_silence_s: float | None, future: Future[T]) -> T:
     Raises:
         _SilentError: It did not come in time. (A TimeoutError could be the function's own.)
     """
-    if not wait([future], max_silence_s).done:
-        raise _SilentError
-    return future.result()
+    if max_silence_s is None:
+        return future.result()
+    for slice_s in slices_of(max_silence_s):
+        if wait([future], slice_s).done:
+            return future.result()
+    raise _SilentError
 
 
 def map_ahead(
@@ -37,13 +43,14 @@ def map_ahead(
     """Yield `function(item)` of every item in order, computed up to `num_ahead` items ahead.
 
     What is not yet asked for is bounded, however long `items` is. An exception of `function` is
-    raised where its result would have come. Whoever leaves early waits for the item in work.
+    raised where its result would have come. Whoever leaves early waits a moment for the item in
+    work, which may hang.
 
     Args:
         function: Runs in one other thread, one item after the other.
         items: Read in the caller's thread.
         num_ahead: Results that may wait.
-        max_silence_s: How long an item may take; None: for ever.
+        max_silence_s: How long an item may take while this process runs; None: for ever.
 
     Raises:
         UnavailableError: An item took longer. Its thread is left behind: nobody can end one that
@@ -76,7 +83,7 @@ def map_ahead(
             future.cancel()
         waiting.put(None)
         if not hangs:
-            thread.join()
+            thread.join(_GRACE_S if max_silence_s is None else min(_GRACE_S, max_silence_s))
 
 
 def _work(

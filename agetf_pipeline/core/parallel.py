@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 
 from agetf_pipeline.core.errors import UnavailableError
 from agetf_pipeline.core.leases import join_leases
+from agetf_pipeline.core.patience import SLICE_S
 from agetf_pipeline.core.secrets import keep_out_of_logs
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = SLICE_S
 MAX_SILENCE_S = 1800.0
 """As `runtime.max_silence_s`, for callers without a config."""
 
@@ -88,6 +89,9 @@ class SignsOfLife:
     gives back, or for a disk that does not answer, from one that computes for long. One that spins
     without an end looks alive.
 
+    Looked at every `min(LOOK_EVERY_S, max_silence_s / 4)`. A longer time between two looks counts
+    as that: whoever looks was stopped meanwhile, and they with it.
+
     Args:
         max_silence_s: How long none of them may have used any.
     """
@@ -95,14 +99,17 @@ class SignsOfLife:
     def __init__(self, max_silence_s: float) -> None:
         self._max_silence_s = max_silence_s
         self._used: dict[int, int] = {}
-        self._since_s = time.monotonic()
+        self._silent_s = 0.0
+        self._looked_s = time.monotonic()
 
     def seen(self, pids: Iterable[int]) -> bool:
         """Look at the processes; whether one has worked in the last `max_silence_s`."""
         used = {pid: _cpu_ticks(pid) for pid in pids}
-        if used != self._used:
-            self._used, self._since_s = used, time.monotonic()
-        return time.monotonic() - self._since_s < self._max_silence_s
+        now_s = time.monotonic()
+        between_s = min(now_s - self._looked_s, LOOK_EVERY_S, self._max_silence_s / 4)
+        self._silent_s = self._silent_s + between_s if used == self._used else 0.0
+        self._used, self._looked_s = used, now_s
+        return self._silent_s < self._max_silence_s
 
 
 def hanging(what: str, max_silence_s: float) -> UnavailableError:
@@ -136,7 +143,9 @@ def _interrupt(workers: set[BaseProcess]) -> None:
     """End processes: a moment for what tidies up on an exception, then at once."""
     for worker in workers:
         if worker.pid is not None and worker.is_alive():
-            os.kill(worker.pid, signal.SIGINT)
+            # The pool has a thread of its own that waits for its processes: one may be gone by now.
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
     deadline_s = time.monotonic() + _GRACE_S
     for worker in workers:
         worker.join(max(0.0, deadline_s - time.monotonic()))

@@ -183,7 +183,10 @@ def _read_ahead(
     size_px = max(expert.input_px for expert in config.train_experts.experts.values())
     size = max(batch_sizes(config).values())
     chunks = (sources[start : start + size] for start in range(0, len(sources), size))
-    return map_ahead(lambda some: [_read(one, aligned, size_px) for one in some], chunks)
+    silence_s = config.runtime.max_silence_s
+    return map_ahead(
+        lambda some: [_read(one, aligned, size_px) for one in some], chunks, max_silence_s=silence_s
+    )
 
 
 def _read(source: Path | bytes, aligned: bool, size_px: int) -> _Photograph:

@@ -133,7 +133,9 @@ def _work(
     version = settings_version(config)
 
     def compute(chunk: pl.DataFrame) -> pl.DataFrame:
-        return enhance_chunk(workspace, partition, enhancer, versions, version, chunk)
+        return enhance_chunk(
+            workspace, partition, enhancer, versions, version, chunk, config.runtime.max_silence_s
+        )
 
     def is_current(rows: pl.DataFrame) -> pl.Series:
         # A network's version matters only to the images that went through it.
@@ -181,6 +183,7 @@ def enhance_chunk(
     versions: dict[str, str],
     settings: str,
     chunk: pl.DataFrame,
+    max_silence_s: float | None = None,
 ) -> pl.DataFrame:
     """Decode ahead, compute, and write behind, each in a thread of its own.
 
@@ -201,10 +204,10 @@ def enhance_chunk(
         result = enhancer.finish(picture)
         return _write(workspace, partition, picture.key, result, versions, settings)
 
-    decoded = map_ahead(decode, chunk.iter_rows(named=True), _NUM_AHEAD)
+    decoded = map_ahead(decode, chunk.iter_rows(named=True), _NUM_AHEAD, max_silence_s)
     with closing(decoded):  # or its thread would outlive an error of the others
         enhanced = enhancer.stream(picture for picture in decoded if picture is not None)
-        rows = list(map_ahead(write, enhanced, _NUM_UNWRITTEN))
+        rows = list(map_ahead(write, enhanced, _NUM_UNWRITTEN, max_silence_s))
     return to_frame([*rows, *failed], ENHANCED)
 
 

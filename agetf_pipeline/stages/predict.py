@@ -68,6 +68,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     set_num_threads(config.runtime.num_threads)
     images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
     experts = load_experts(config, workspace)
+    unreadable: set[str] = set()
     versions = pl.DataFrame(
         {
             "expert": [expert.name for expert in experts],
@@ -81,7 +82,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
         PREDICTIONS,
         partition,
         images.join(versions, how="cross"),
-        lambda chunk: _read_chunk(config, workspace, experts, chunk),
+        lambda chunk: _read_chunk(config, workspace, experts, chunk, unreadable),
         # Rows are sorted by image, so all of an image's readings lie in one chunk.
         config.predict.chunk_size * len(experts),
         f"predict {partition}",
@@ -96,7 +97,8 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     }
     messages = _explain(failed)
     num_unread = _check_failures(config, partition, images.height, len(experts), failed)
-    _check_experts(partition, images.height, failed)
+    # Failed rows are of this run: so is what could not be decoded.
+    _check_experts(partition, images.height - len(unreadable), failed)
     counts["num_images_without_reading"] = num_unread
     outputs = {"predictions": workspace.relative(table_path(workspace, PREDICTIONS, partition))}
     figures = {f"mean_age_years_{expert.name}": mean_ages.get(expert.name) for expert in experts}
@@ -104,11 +106,16 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
 
 
 def _read_chunk(
-    config: PipelineConfig, workspace: Workspace, experts: list[AgeExpert], chunk: pl.DataFrame
+    config: PipelineConfig,
+    workspace: Workspace,
+    experts: list[AgeExpert],
+    chunk: pl.DataFrame,
+    unreadable: set[str],
 ) -> pl.DataFrame:
     """Read a slice of the wanted rows; each image is decoded once for all experts.
 
-    The next faces are decoded while the networks read these.
+    The next faces are decoded while the networks read these. Images that cannot be decoded are
+    added to `unreadable`.
     """
     from agetf_pipeline.core.background import map_ahead
     from agetf_pipeline.data.images import original_ids
@@ -124,9 +131,12 @@ def _read_chunk(
         return some, *load_readable_faces(workspace, paths, size_px, original_ids(some))
 
     frames = []
-    for some, faces_NHWC, reasons in map_ahead(load, images.iter_slices(max(sizes.values()))):
+    slices = images.iter_slices(max(sizes.values()))
+    ahead = map_ahead(load, slices, max_silence_s=config.runtime.max_silence_s)
+    for some, faces_NHWC, reasons in ahead:
         wanted = chunk.join(some.select("image_id"), on="image_id", how="semi")
         why = dict(zip(some["image_id"], reasons, strict=True))
+        unreadable.update(image_id for image_id, reason in why.items() if reason is not None)
         frames += _read_loaded(experts, wanted, faces_NHWC, why, sizes)
     return pl.concat(frames)
 
@@ -209,16 +219,22 @@ def _check_failures(
     return num_unread
 
 
-def _check_experts(partition: str, num_images: int, failed: pl.DataFrame) -> None:
-    """Stop where an expert raised the same on every image: that is no image's fault."""
+def _check_experts(partition: str, num_shown: int, failed: pl.DataFrame) -> None:
+    """Stop where an expert raised the same on every image it was shown: that is no image's fault.
+
+    Args:
+        partition: The partition.
+        num_shown: Images that could be decoded; the others say nothing of an expert.
+        failed: Rows of all failed readings.
+    """
     from agetf_pipeline.experts.predict import raised
 
-    alike = failed.group_by("expert", "reason").len().filter(pl.col("len") == num_images)
+    alike = failed.group_by("expert", "reason").len().filter(pl.col("len") == num_shown)
     broken = [row for row in alike.sort("expert").iter_rows(named=True) if raised(row["reason"])]
-    if broken and num_images > 1:
+    if broken and num_shown > 1:
         what = "; ".join(f"{row['expert']}: {row['reason']}" for row in broken)
         raise StageError(
-            f"Expected every expert to read some image of {partition}; each of {num_images} images "
+            f"Expected every expert to read some image of {partition}; each of {num_shown} images "
             f"raised the same. {what}. Repair its weights or its code, or take it out of "
             "train_experts.experts. What the other experts read is kept, and the failed readings "
             "are tried again when the stage runs anew."

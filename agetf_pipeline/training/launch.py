@@ -29,6 +29,7 @@ from agetf_pipeline.core.errors import AgetfError, StageError, UnavailableError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.leases import join_leases
 from agetf_pipeline.core.parallel import hanging
+from agetf_pipeline.core.patience import slices_of
 from agetf_pipeline.core.progress import ProgressEvent, relay
 from agetf_pipeline.core.work import StageReport
 from agetf_pipeline.core.workspace import Workspace
@@ -201,14 +202,15 @@ def _lines_of(child: subprocess.Popen[str], max_silence_s: float) -> Iterator[st
         lines.put(None)
 
     threading.Thread(target=read, args=(child.stdout,), name="listen", daemon=True).start()
-    while True:
-        try:
-            line = lines.get(timeout=max_silence_s)
-        except queue.Empty:
-            raise hanging("the processes that train", max_silence_s) from None
-        if line is None:
-            return
+    while (line := _next_line(lines, max_silence_s)) is not None:
         yield line
+
+
+def _next_line(lines: "queue.SimpleQueue[str | None]", max_silence_s: float) -> str | None:
+    for slice_s in slices_of(max_silence_s):
+        with suppress(queue.Empty):
+            return lines.get(timeout=slice_s)
+    raise hanging("the processes that train", max_silence_s)
 
 
 def _event_of(line: str) -> dict[str, Any] | None:

@@ -116,6 +116,20 @@ def test_chunks_and_batches_change_no_byte(tmp_path: Path, experts: list[FakeExp
     assert len(hashes) == 1
 
 
+def test_an_unreadable_image_does_not_hide_an_expert_that_raises_on_all_others(
+    tmp_path: Path, experts: list[FakeExpert]
+):
+    workspace = Workspace(tmp_path)
+    _fill(workspace)
+    (workspace.raw_ffhq / "00003.png").unlink()
+    experts[1].broken = True
+    with pytest.raises(StageError, match=r"each of 7 images raised the same\. vgg16"):
+        predict.run(_config(max_failed_fraction=0.5), workspace, PARTITION)
+    experts[1].broken = False
+    report = predict.run(_config(max_failed_fraction=0.5), workspace, PARTITION)
+    assert (report.counts["num_reused"], report.counts["num_failed"]) == (7, 2)
+
+
 def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, experts: list[FakeExpert]):
     workspace = Workspace(tmp_path)
     _fill(workspace)
