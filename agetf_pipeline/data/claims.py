@@ -37,6 +37,31 @@ def conflict_between(one: Claim, other: Claim) -> str | None:
     return " and ".join(found) or None
 
 
+def says_more(one: Claim, other: Claim) -> bool:
+    """Whether a claim says who is on a picture, or how old, where another one is silent."""
+    return (one.subject is not None and other.subject is None) or (
+        one.true_age_years is not None and other.true_age_years is None
+    )
+
+
+def claims_kept(corpus: Corpus, candidates: Iterable[Found], base: str) -> dict[str, Claim]:
+    """Return content to the claim of the file that is kept of those with the same bytes.
+
+    The one that says most (a person before an age), of equals the first.
+    """
+    kept: dict[str, Claim] = {}
+    for found in candidates:
+        claim, image_id = claim_of(corpus, found, base), corpus.ids[found.relative]
+        if image_id not in kept or _told(claim) > _told(kept[image_id]):
+            kept[image_id] = claim
+    return kept
+
+
+def _told(claim: Claim) -> tuple[int, bool]:
+    has_subject, has_age = claim.subject is not None, claim.true_age_years is not None
+    return has_subject + has_age, has_subject
+
+
 def claim_of(corpus: Corpus, found: Found, base: str) -> Claim:
     """Return what a corpus says of one of its files; `base` is its folder, for the path."""
     row = corpus.rows.get(found.relative)

@@ -9,6 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -269,6 +270,7 @@ def forget_shard(config: PipelineConfig, workspace: Workspace, name: str) -> lis
         *workspace.tables.glob(f"*/{partition}.parquet"),
         *(workspace.stats / "stages").glob(f"*/{partition}.json"),
         workspace.stats / "quarantine" / f"{partition}.csv",
+        workspace.stats / "enhance_audit" / f"{name}.csv",
         *(workspace.stats / "filter").glob(f"{partition}.*"),
         *(workspace.state / "ingest").glob(f"data/tables/*/{partition}.parquet"),
         *(file for folder in _folders_of(workspace, partition) for file in folder.rglob("*")),
@@ -276,6 +278,8 @@ def forget_shard(config: PipelineConfig, workspace: Workspace, name: str) -> lis
     gone = sorted(path for path in files if path.is_file())
     for path in gone:
         path.unlink()
+    for folder in _folders_of(workspace, partition):
+        _remove_empty(folder)
     with exclusive_lock(*_scan_lock(workspace)):
         ledger = _read_ledger(ledger_path(workspace))
         ledger["shards"].pop(name, None)
@@ -294,6 +298,13 @@ def _folders_of(workspace: Workspace, partition: str) -> list[Path]:
         workspace.root / "data" / "cache" / "captions" / "embeddings" / partition,
         *(workspace.state / "parts").glob(f"*/{partition}"),
     ]
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing but folders."""
+    for current, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # somebody put something there meanwhile: it stays
+            Path(current).rmdir()
 
 
 def _scan_lock(workspace: Workspace) -> tuple[Path, str]:

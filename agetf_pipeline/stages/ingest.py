@@ -2,7 +2,8 @@
 
 Every file of the partition's folder ends in one of the two, and so does every row of a CAF
 manifest. Only new or changed content is decoded. `image_id` is the sha256 of a file's bytes, so one
-content has one row: of several files with the same bytes the first by path is kept. Files with the
+content has one row: of several files with the same bytes the one is kept of which the corpus
+says most, of equals the first by path; an earlier partition keeps its own. Files with the
 same bytes that are listed as different people or ages are not: none of one shard, and none of a
 later shard.
 """
@@ -20,7 +21,14 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import canonical_json, hash_bytes, hash_file
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace, is_caf
-from agetf_pipeline.data.claims import Claim, claim_of, conflict_between, conflicts_within
+from agetf_pipeline.data.claims import (
+    Claim,
+    claim_of,
+    claims_kept,
+    conflict_between,
+    conflicts_within,
+    says_more,
+)
 from agetf_pipeline.data.corpora import require_partitions, source_folder
 from agetf_pipeline.data.corpus import (
     Corpus,
@@ -47,7 +55,10 @@ from agetf_pipeline.data.tables import list_partitions, table_path, to_frame, wr
 from agetf_pipeline.stages.base import StageReport, run_once
 
 STAGE = "ingest"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
+_UNUSED = (
+    "This list names a person or an age where that one has none: it is not used. Put it there."
+)
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
@@ -142,14 +153,15 @@ def _ingest(
     candidates = [f for f in corpus.files if f.relative not in corpus.refused]
     contents = {corpus.ids[f.relative]: f.path for f in reversed(candidates)}
     examined = examiner.examine(contents)
-    held = {
+    corpus.refused.update(conflicts_within(corpus, candidates, base))
+    candidates = [f for f in candidates if f.relative not in corpus.refused]
+    held = claims_kept(corpus, candidates, base) | {
         image_id: Claim(escape_name(path), subject, age)
         for image_id, (path, subject, age) in elsewhere.items()
     }
-    corpus.refused.update(conflicts_within(corpus, candidates, base))
     rows: list[dict[str, Any]] = []
     quarantined: list[dict[str, Any]] = []
-    num_contradicting = 0
+    num_contradicting = num_unused = 0
     for found in corpus.files:
         path = f"{base}/{found.relative}"
         image_id = corpus.ids.get(found.relative)
@@ -160,10 +172,14 @@ def _ingest(
             finding = examined[image_id]
             if finding["reason"] is not None:
                 why = finding["reason"], finding["detail"]
-            elif image_id in held:
+            elif held[image_id].path != escape_name(path):
                 duplicate_of = held[image_id].path
                 why = "duplicate", f"The same bytes as {duplicate_of}, which was kept."
-                if differing := conflict_between(claim_of(corpus, found, base), held[image_id]):
+                claim = claim_of(corpus, found, base)
+                if says_more(claim, held[image_id]):
+                    num_unused += 1
+                    why = "duplicate", f"{why[1]} {_UNUSED}"
+                if differing := conflict_between(claim, held[image_id]):
                     num_contradicting += 1
                     why = (
                         "conflicting_rows",
@@ -171,7 +187,6 @@ def _ingest(
                         f"with {differing}. Correct one of the two lists.",
                     )
             else:
-                held[image_id] = claim_of(corpus, found, base)
                 rows.append(_image_row(workspace, examiner, corpus, found, path, finding))
                 continue
         quarantined.append(
@@ -209,7 +224,7 @@ def _ingest(
         },
         outputs={name: workspace.relative(path) for name, path in outputs.items()},
         messages=corpus.messages
-        + _explain_people(rows, num_contradicting)
+        + _explain_people(rows, num_contradicting, num_unused)
         + explain_labels([row["image_number"] for row in rows], corpus)
         + _explain_images(images, examiner.source)
         + _explain_quarantine(reasons, workspace.relative(outputs["quarantine_csv"])),
@@ -317,8 +332,16 @@ def _explain_quarantine(reasons: dict[str, int], csv: str) -> list[str]:
     return [f"In quarantine: {describe_counts(reasons)}. {csv} says why, file by file."]
 
 
-def _explain_people(rows: list[dict[str, Any]], num_contradicting: int) -> list[str]:
+def _explain_people(
+    rows: list[dict[str, Any]], num_contradicting: int, num_unused: int
+) -> list[str]:
     messages = []
+    if num_unused:
+        messages.append(
+            "Duplicates that are listed with a person or an age, where the picture that was kept "
+            f"has none: {num_unused}. What their rows say is not used: put it into the list of the "
+            "kept one, or take that away. Until then a split does not know the person."
+        )
     if num_contradicting:
         messages.append(
             "Images that an earlier shard has too, with another subject or age: "

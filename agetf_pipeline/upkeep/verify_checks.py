@@ -169,6 +169,11 @@ CHECKS: dict[str, Check] = {
         "The training manifest has an image that the keep-list does not keep.",
         "Run the stage assemble.",
     ),
+    "links/gone_partition": Check(
+        "warning",
+        "The training manifest has images of a shard that was given up: no table has it.",
+        "Run the stages relabel and assemble: they make theirs anew without it.",
+    ),
     "links/manifest_path": Check(
         "error",
         "The training manifest names another file than the tables of the image.",
@@ -246,6 +251,11 @@ CHECKS: dict[str, Check] = {
         "warning",
         "A file changed since the stage that wrote it ran.",
         "The next run of the stage {stage} makes it again.",
+    ),
+    "files/of_gone_partition": Check(
+        "warning",
+        "A file that a stage wrote for a shard is gone, and so is the shard.",
+        "Run the stage {stage}: it is due since the shard was given up.",
     ),
     "files/since_forgetting": Check(
         "note",

@@ -31,7 +31,7 @@ def verify_manifest(survey: Survey, partitions: list[str]) -> None:
         survey.add("links/identity_in_two_splits", where, f"{identity} in one split", found)
     unknown = set(rows["partition"].unique().to_list()) - set(partitions)
     for partition in sorted(filter(survey.wants, unknown)):
-        survey.add("links/not_kept", where, f"a keep-list of {partition}", "none")
+        survey.add("links/gone_partition", where, f"a partition {partition}", "none")
     everywhere = rows.select("image_id")
     for partition in partitions:
         its = rows.filter(pl.col("partition") == partition)

@@ -65,11 +65,21 @@ def _verify_outputs(
         if found != expected and outdated and not place.startswith("models/"):
             expects = f"{name} of {stage}"
             survey.add("files/since_forgetting", path, expects, told, stage=stage)
+        elif found == _ABSENT and _is_of_gone_partition(survey, name):
+            expected = f"{name} of {stage}"
+            survey.add("files/of_gone_partition", path, expected, told, stage=stage)
         elif found == _ABSENT:
             survey.add("files/output_missing", path, f"{name} of {stage}", told, stage=stage)
         elif found != expected:
             check = "models/changed" if place.startswith("models/") else "files/output_changed"
             survey.add(check, path, f"{name} as {stage} wrote it", told, stage=stage)
+
+
+def _is_of_gone_partition(survey: Survey, name: str) -> bool:
+    """Whether an output is named for a shard (`labels/caf/one`) that no table and no folder has."""
+    partition = "/".join(name.split("/")[-2:])
+    known = Survey(survey.config, survey.workspace).known_partitions
+    return partition.startswith("caf/") and is_partition(partition) and partition not in known()
 
 
 def _is_left_to_links(survey: Survey, place: str, path: Path) -> bool:

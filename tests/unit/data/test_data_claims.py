@@ -83,6 +83,36 @@ def test_a_later_shard_does_not_get_the_picture_of_another_person(workspace):
     assert row["duplicate_of"].to_list() == ["data/raw/caf/one/b.png", "data/raw/caf/one/c.png"]
 
 
+def test_of_identical_files_of_a_shard_the_one_is_kept_that_says_most(workspace):
+    shard(
+        workspace, "one",
+        "a-1.png,,", "a-2.png,,20", "a-3.png,p1,20", "a-4.png,p1,20",
+        "b-1.png,,30", "b-2.png,p2,",
+    )  # fmt: skip
+    fates, messages = read(workspace, "caf/one")
+    assert {name for name, fate in fates.items() if fate == "ok"} == {"a-3.png", "b-2.png"}
+    assert set(fates.values()) == {"ok", "duplicate"}
+    images = read_table(workspace, IMAGES, ["caf/one"]).sort("path")
+    assert images["subject"].to_list() == ["p1", "p2"]
+    assert images["true_age_years"].to_list() == [20.0, None]
+    refused = read_table(workspace, QUARANTINE, ["caf/one"])
+    assert set(refused["duplicate_of"]) == {f"data/raw/caf/one/{n}.png" for n in ("a-3", "b-2")}
+    assert any("a person or an age" in m and "none: 1." in m for m in messages)
+
+
+def test_what_a_later_shard_alone_says_of_a_picture_is_said_to_be_unused(workspace):
+    shard(workspace, "one", "u.png,,", "v.png,ann,30")
+    shard(workspace, "two", "u.png,p0,20", "v.png,,")
+    assert not any("not used" in message for message in read(workspace, "caf/one")[1])
+    fates, messages = read(workspace, "caf/two")
+    assert fates == {"u.png": "duplicate", "v.png": "duplicate"}
+    assert any("where the picture that was kept has none: 1. What" in m for m in messages)
+    rows = read_table(workspace, QUARANTINE, ["caf/two"]).sort("path")
+    assert "it is not used" in rows["detail"][0]
+    assert "p0" not in rows["detail"][0]
+    assert "not used" not in rows["detail"][1]
+
+
 def test_correcting_the_first_list_lets_the_second_shard_in_as_duplicates(workspace):
     first = shard(workspace, "one", "a.png,ann,20")
     shard(workspace, "two", "a.png,eve,20")

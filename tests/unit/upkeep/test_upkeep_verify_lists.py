@@ -14,6 +14,7 @@ from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.quarantine import quarantine_frame, quarantine_row
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE
+from agetf_pipeline.data.shards import forget_shard
 from agetf_pipeline.data.tables import read_table, table_path, to_frame
 from agetf_pipeline.upkeep import verify_survey
 from agetf_pipeline.upkeep.verify import verify_workspace
@@ -123,6 +124,19 @@ def test_a_key_of_another_length_is_found(workspace):
     assert found_in(workspace) == {
         ("error", "state/release_key", "data/.state/release/identities.key")
     }
+
+
+def test_a_shard_that_was_given_up_leaves_no_folder_and_no_error(workspace):
+    (workspace.raw_caf / "one").rename(workspace.root / "away")
+    (workspace.stats / "recheck" / "caf" / "one" / "empty").mkdir(parents=True)
+    assert forget_shard(make_config(workspace.root), workspace, "one")
+    found = found_in(workspace, areas=("links", "files"))
+    # Image features lie together for all partitions: the stage caption removes those of nobody.
+    assert {f for f in found if f[1] != "files/orphan"} == {
+        ("warning", "links/gone_partition", "data/tables/training_manifest/all.parquet"),
+        ("warning", "files/of_gone_partition", f"data/tables/labels/{CAF}.parquet"),
+    }
+    assert all("/token_grids/" in f[2] for f in found if f[1] == "files/orphan")
 
 
 def test_duplicates_over_many_shards_open_each_table_once_for_all(tmp_path, monkeypatch):
