@@ -56,7 +56,7 @@ forget: $(READY) ## Delete tables and partitions of CAF shards whose folders are
 
 .PHONY: test
 test: $(READY) ## Set up and run the tests
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-postgres
 test-postgres: $(READY) ## The deployment's processes over a real PostgreSQL (installs it as root)

@@ -48,16 +48,3 @@ def _unlearned_devices():
 
     batches.forget_sizes()
     devices.forget_lost_device()
-
-
-@pytest.hookimpl(tryfirst=True)  # the plugin that spreads tests reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, in one process, the tests of a file and those that share the main job's run.
-
-    What a module's fixtures make is made once then. The longest tests stand first in the order of
-    the files, so that none of them is begun last.
-    """
-    sharing = {item.path for item in items if "graph_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "graph_run" if item.path in sharing else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
