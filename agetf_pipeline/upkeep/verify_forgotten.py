@@ -15,8 +15,8 @@ from agetf_pipeline.data.forgotten import (
 from agetf_pipeline.data.quarantine import FORGOTTEN
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE, TABLES, TRAINING_MANIFEST, TableSpec
 from agetf_pipeline.data.tables import ALL_PARTITIONS
+from agetf_pipeline.upkeep.forget_match import Target
 from agetf_pipeline.upkeep.forget_plan import find_actions
-from agetf_pipeline.upkeep.forget_target import Target
 from agetf_pipeline.upkeep.verify_survey import READ_ERRORS, Survey
 
 VERIFIED = "verify.csv"
