@@ -33,6 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 _STARTED = re.compile(r"^\S+ (\w+)(?: \S+)?: started", re.MULTILINE)
 _ORPHANS_END_S = 20.0
 _HORIZON_S = 30.0
+_LAST_HORIZON_S = 240.0
 _PATIENCE = 4
 
 
@@ -72,7 +73,7 @@ def run_under_kills(
 
     A moment lies log-uniformly between half a second and a horizon after the start, so that
     starting up is killed as well as long work. Where several starts in a row finish no further
-    stage, the horizon doubles: a stage that keeps nothing of an interrupted run must get through.
+    stage, the horizon grows: a stage that keeps nothing of an interrupted run must get through.
 
     Args:
         commands: Ways to run the pipeline, one chosen at random for each start.
@@ -114,7 +115,7 @@ def run_under_kills(
         if fruitless == 0:
             horizon_s = _HORIZON_S
         elif fruitless % _PATIENCE == 0:
-            horizon_s *= 2
+            horizon_s = min(1.4 * horizon_s, _LAST_HORIZON_S)
 
 
 def results(root: Path) -> dict[str, str]:
