@@ -32,7 +32,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _LOGGER = logging.getLogger(__name__)
 _STARTED = re.compile(r"^\S+ (\w+)(?: \S+)?: started", re.MULTILINE)
 _ORPHANS_END_S = 20.0
-_HORIZON_S = 30.0
 _LAST_HORIZON_S = 240.0
 _PATIENCE = 4
 
@@ -68,6 +67,7 @@ def run_under_kills(
     seed: int,
     log: Path,
     whole: Callable[[], None],
+    first_horizon_s: float = 30.0,
 ) -> Kills:
     """Run the pipeline, killed that many times at random moments, and at last to its end.
 
@@ -83,12 +83,13 @@ def run_under_kills(
         log: File for what a run prints.
         whole: Called whenever the pipeline came to its end; where kills are left, the workspace is
             removed after that, and it begins again.
+        first_horizon_s: Longest time from a start to a kill, as long as stages are finished.
 
     Raises:
         RuntimeError: A run that nobody touched did not end well.
     """
     chance, kills = random.Random(seed), Kills()
-    horizon_s, num_finished, fruitless = _HORIZON_S, 0, 0
+    horizon_s, num_finished, fruitless = first_horizon_s, 0, 0
     while True:
         killed_before = kills.count
         process = _start(chance.choice(commands), log)
@@ -113,7 +114,7 @@ def run_under_kills(
         _LOGGER.info("%d kills, %d reports of stages", kills.count, reports)
         num_finished = reports
         if fruitless == 0:
-            horizon_s = _HORIZON_S
+            horizon_s = first_horizon_s
         elif fruitless % _PATIENCE == 0:
             horizon_s = min(1.4 * horizon_s, _LAST_HORIZON_S)
 
@@ -228,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "demo.yaml")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--horizon-s", type=float, default=30.0, help="longest time to a kill")
     parser.add_argument(
         "--folder", type=Path, required=True, help="for the workspaces, and the log"
     )
@@ -252,7 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     started_s = time.monotonic()
     kills = run_under_kills(
-        killed, folder / "killed", options.kills, options.seed, folder / "killed.log", whole
+        killed,
+        folder / "killed",
+        options.kills,
+        options.seed,
+        folder / "killed.log",
+        whole,
+        options.horizon_s,
     )
     clean = not (kills.orphans or kills.broken or unequal)
     figures = {
