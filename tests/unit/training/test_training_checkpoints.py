@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, un
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 255
     victim.write_bytes(bytes(content))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="agetf_pipeline"):
         state = loop.train(run)
     assert "images-00000060; " in caplog.text
     assert "going on from image 40" in caplog.text

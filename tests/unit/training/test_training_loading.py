@@ -115,10 +115,12 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(tmp_path):
 
 
 def test_leaving_early_ends_the_thread(tmp_path):
+    before = set(threading.enumerate())  # a hanging one may be left of another test
     with closing(batches(make_reader(tmp_path), 0, 10_000, 1)) as arriving:
         assert next(arriving).step == 0
-        assert any(thread.name.startswith("ahead") for thread in threading.enumerate())
-    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+        added = set(threading.enumerate()) - before
+        assert any(thread.name.startswith("ahead") for thread in added)
+    assert set(threading.enumerate()) <= before
 
 
 def test_workers_die_with_a_training_that_is_killed(tmp_path):
