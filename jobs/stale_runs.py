@@ -52,7 +52,25 @@ def reap(instance: dg.DagsterInstance, among: set[str] | None = None) -> set[str
     dead = {run_id for run_id in find_stale(instance) if among is None or run_id in among}
     for run_id in dead:
         _end(instance, run_id)
+    free_slots_of_ended_runs(instance)
     return dead
+
+
+def free_slots_of_ended_runs(instance: dg.DagsterInstance) -> set[str]:
+    """Free the slots of pools that runs hold which have ended; return the ids of these runs.
+
+    A run's end is written down first and its slots are given back after that: who is killed in
+    between leaves them taken, and every later step of the pool would wait for ever.
+    """
+    storage = instance.event_log_storage
+    pools = [storage.get_concurrency_info(key) for key in storage.get_concurrency_keys()]
+    holders = {held.run_id for pool in pools for held in (*pool.claimed_slots, *pool.pending_steps)}
+    runs = {run_id: instance.get_run_by_id(run_id) for run_id in holders}
+    ended = {run_id for run_id, run in runs.items() if run is None or run.is_finished}
+    for run_id in ended:
+        storage.free_concurrency_slots_for_run(run_id)
+        _LOGGER.info("slots of run %s, which has ended, are free again", run_id[:8])
+    return ended
 
 
 def find_stale(instance: dg.DagsterInstance) -> set[str]:

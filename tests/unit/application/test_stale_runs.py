@@ -130,3 +130,17 @@ def test_a_launch_that_was_cut_off_at_any_point_does_not_block_the_next(instance
     assert overlap(instance, "nothing") is not None
     launch.end_dead_runs(instance)
     assert overlap(instance, "nothing") is None
+
+
+def test_slots_of_a_run_that_was_cut_off_while_it_ended_are_freed(instance):
+    """Its end was written down, its slots were not given back: nobody would do it later."""
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("gpu", 1)
+    ended = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.FAILURE).run_id
+    alive = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED).run_id
+    assert storage.claim_concurrency_slot("gpu", ended, "step").is_claimed
+    assert not storage.claim_concurrency_slot("gpu", alive, "step").is_claimed
+    launch.end_dead_runs(instance)
+    assert storage.claim_concurrency_slot("gpu", alive, "step").is_claimed
+    launch.end_dead_runs(instance)
+    assert storage.get_concurrency_info("gpu").claimed_slots[0].run_id == alive
