@@ -27,6 +27,7 @@ from agetf_pipeline.data.tables import conform, read_table, to_frame, write_parq
 from agetf_pipeline.data.trained_on import write_trained_on
 from agetf_pipeline.stages import ingest
 from agetf_pipeline.stages.release import write_checksums
+from agetf_pipeline.upkeep.forget import ForgetReport, forget
 
 FIRST, SECOND, FFHQ = "caf/first", "caf/second", "ffhq_aging"
 PARTITIONS = (FIRST, SECOND, FFHQ)
@@ -222,3 +223,8 @@ def _write_others(workspace: Workspace) -> None:
     digest = hash_file(folder / "identity_splits.csv")
     write_json(folder / "croissant.json", {"sha256": digest})
     write_checksums(folder)
+
+
+def do(workspace: Workspace, *what: str, **options) -> ForgetReport:
+    """Forget something in a workspace of `make_workspace`."""
+    return forget(make_config(workspace.root), workspace, what, **options)

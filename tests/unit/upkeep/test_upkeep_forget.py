@@ -19,6 +19,7 @@ from forgotten_workspace import (
     SECOND,
     VERSION,
     contents,
+    do,
     draw,
     id_of,
     make_config,
@@ -42,7 +43,7 @@ from agetf_pipeline.data.tables import list_partitions, read_table
 from agetf_pipeline.registry.tracking import connected, experiment_id, tracking_uri_of
 from agetf_pipeline.registry.trained_on import log_trained_on, versions_trained_on
 from agetf_pipeline.registry.versions import create_version, ensure_model
-from agetf_pipeline.upkeep.forget import ForgetReport, forget
+from agetf_pipeline.upkeep.forget import forget
 
 EXPECTED = (
     "data/forgotten.json",
@@ -63,10 +64,6 @@ def made(tmp_path_factory) -> Path:
 def workspace(made, tmp_path) -> Workspace:
     shutil.copytree(made, tmp_path / "w")
     return Workspace(tmp_path / "w")
-
-
-def do(workspace: Workspace, *what: str, **options) -> ForgetReport:
-    return forget(make_config(workspace.root), workspace, what, **options)
 
 
 def rows_of(workspace: Workspace) -> dict[str, list[dict]]:

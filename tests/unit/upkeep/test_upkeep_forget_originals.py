@@ -13,9 +13,9 @@ from forgotten_workspace import (
     BOB,
     FIRST,
     contents,
+    do,
     draw,
     id_of,
-    make_config,
     make_workspace,
     write_shard,
 )
@@ -28,7 +28,6 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.forgotten import Entry, begin, read_forgotten, unfinished, with_key
 from agetf_pipeline.data.schemas import IMAGES
 from agetf_pipeline.data.tables import read_table
-from agetf_pipeline.upkeep.forget import ForgetReport, forget
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +39,6 @@ def made(tmp_path_factory) -> Path:
 def workspace(made, tmp_path) -> Workspace:
     shutil.copytree(made, tmp_path / "w")
     return Workspace(tmp_path / "w")
-
-
-def do(workspace: Workspace, *what: str, **options) -> ForgetReport:
-    return forget(make_config(workspace.root), workspace, what, **options)
 
 
 def interrupted(workspace: Workspace, image_id: str, deletes: bool) -> None:

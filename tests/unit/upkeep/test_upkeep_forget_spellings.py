@@ -12,6 +12,7 @@ from forgotten_workspace import (
     ANN,
     FIRST,
     copies,
+    do,
     draw,
     id_of,
     make_config,
@@ -26,7 +27,6 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.csv_files import for_spreadsheets
 from agetf_pipeline.data.forgotten import read_forgotten, unfinished
 from agetf_pipeline.stages import ingest
-from agetf_pipeline.upkeep.forget import ForgetReport, forget
 
 ZOE, FORMULA, OBRIEN, SHORT = "Zoë Čapek", "=Ann", "O'Brien-Smith", "Ōé"
 FILE = "data/raw/caf/third/Zoë-1.png"
@@ -48,10 +48,6 @@ def made(tmp_path_factory) -> Path:
 def workspace(made, tmp_path) -> Workspace:
     shutil.copytree(made, tmp_path / "w")
     return Workspace(tmp_path / "w")
-
-
-def do(workspace: Workspace, *what: str, **options) -> ForgetReport:
-    return forget(make_config(workspace.root), workspace, what, **options)
 
 
 def put(workspace: Workspace, name: str, text: str, encoding: str = "utf-8") -> Path:
