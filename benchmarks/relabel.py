@@ -275,7 +275,8 @@ def _write_corpus(workspace, num_images: int, num_files: int, size_px: int, suff
     frame = pl.DataFrame(
         {
             "image_id": [f"{n * 2654435761 % 2**32:08x}".zfill(64) for n in range(num_images)],
-            "path": path, "face_path": path, "image_number": number, "age_group": groups,
+            "path": path + ".original", "face_path": path,
+            "image_number": number, "age_group": groups,
         }
     ).with_columns(
         pl.lit([], dtype=pl.List(pl.String)).alias("flags"),
