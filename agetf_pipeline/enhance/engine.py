@@ -1,25 +1,22 @@
 """How the enhancement networks are run: their precision, and small batches side by side.
 
-On a CPU the gain comes from bfloat16 over channels-last weights, not from large batches. Two
-batches on one core each take no longer than one batch after the other on two, and stay as fast
-where other work holds a core up: operators that are split must wait for their slowest part.
+On a CPU the gain comes from bfloat16 over channels-last weights, not from large batches, and from
+batches side by side (`agetf_pipeline.core.side_by_side`).
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from agetf_pipeline.core.devices import computes_bf16
+from agetf_pipeline.core.side_by_side import map_batches as map_batches
 
 _LOGGER = logging.getLogger(__name__)
 Precision = Literal["fp32", "bf16"]
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 def choose_precision(wanted: Precision, device: "torch.device | str") -> Precision:
@@ -60,32 +57,3 @@ def inference(precision: Precision, device: torch.device) -> Iterator[None]:
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
         yield
-
-
-def map_batches(
-    function: Callable[[S], T], batches: Iterable[S], device: torch.device
-) -> Iterator[T]:
-    """Yield `function(batch)` of every batch in order.
-
-    On a CPU as many batches run side by side as torch has threads, each on one of them.
-
-    Args:
-        function: Runs a network; called in other threads on a CPU.
-        batches: All that there are.
-        device: Of the network.
-    """
-    waiting = list(batches)
-    num_threads = torch.get_num_threads()
-    num_workers = min(num_threads, len(waiting))
-    if device.type != "cpu" or num_workers < 2:
-        yield from map(function, waiting)
-        return
-    # Batches that are left over would run on one core while the others idle.
-    together = len(waiting) - len(waiting) % num_workers
-    pool = ThreadPoolExecutor(num_workers, "network", lambda: torch.set_num_threads(1))
-    try:
-        with pool:
-            yield from pool.map(function, waiting[:together])
-    finally:
-        torch.set_num_threads(num_threads)
-    yield from map(function, waiting[together:])
