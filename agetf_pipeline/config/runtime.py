@@ -33,6 +33,12 @@ class RuntimeConfig(Section):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     num_threads: int | None = Field(default=None, ge=1, description="None: every core it may use.")
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = Field(
+        default=False,
+        description="True: networks whose batches have one shape are compiled (torch.compile). "
+        "That takes up to minutes a network at first, seconds afterwards (kept in data/.state), "
+        "and pays over thousands of images. Needs a C++ compiler on a CPU, Triton on a GPU.",
+    )
     max_silence_s: float = Field(
         default=1800.0,
         gt=0,
