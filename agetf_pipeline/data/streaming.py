@@ -4,7 +4,7 @@ A table is sorted by its key, so the rows of a range of keys lie in a few neighb
 which the file's own statistics name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,10 @@ class SortedTable:
             DataError: It is damaged, or has other columns or types than the schema.
         """
         self._path, self._key = path, spec.key[0]
+        self._metadata: pq.FileMetaData | None = None
         with self._open() as file:
+            # Of a table of millions of rows, reading it takes longer than a row group.
+            self._metadata = file.metadata
             if not file.schema_arrow.equals(spec.schema):
                 raise DataError(
                     f"Expected {path} to have the columns of table '{spec.name}'; found "
@@ -43,6 +46,17 @@ class SortedTable:
         """Yield the rows in order, a row group at a time."""
         for group in range(len(self._bounds)):
             yield self._read([group], columns)
+
+    def batches(self, size: int, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, `size` at a time (fewer at the end), whatever the row groups.
+
+        What is held does not grow with the table, nor with its row groups.
+        """
+        with self._open() as file:
+            for batch in file.iter_batches(batch_size=size, columns=columns):
+                frame = pl.from_arrow(batch)
+                assert isinstance(frame, pl.DataFrame)
+                yield frame
 
     def between(self, low: str, high: str, columns: list[str] | None = None) -> pl.DataFrame | None:
         """Return the rows whose key's first column lies in `low`..`high`, both included.
@@ -65,7 +79,9 @@ class SortedTable:
     def _open(self) -> Iterator[pq.ParquetFile]:
         # Opened for each read: a table may lie in thousands of parts.
         try:
-            with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
+            with pq.ParquetFile(
+                self._path, metadata=self._metadata, page_checksum_verification=True
+            ) as file:
                 yield file
         except DAMAGED as error:
             raise DataError(
@@ -155,5 +171,35 @@ def read_slices(
             f"Expected table '{spec.name}' of '{partition}' at {path}; found nothing. "
             "Run the stage that makes it first."
         )
-    for group in SortedTable(path, spec).slices(columns):
-        yield from group.iter_slices(size)
+    yield from SortedTable(path, spec).batches(size, columns)
+
+
+def side_by_side(
+    left: Iterable[pl.DataFrame], right: Iterable[pl.DataFrame], key: str
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
+    """Yield each slice of one table with the rows of another that go with it.
+
+    Both are read once, and what is held of the second are its rows of one slice of the first.
+
+    Args:
+        left: Slices of rows, sorted by `key` over all of them.
+        right: The same, of the other table; its slices may be of any size.
+        key: Name of the column.
+
+    Yields:
+        A slice of `left`, and all rows of `right` up to the slice's last key that no earlier slice
+        was given; None where there is none. Some may be of keys that `left` does not have.
+    """
+    source = iter(right)
+    rest = next(source, None)
+    for rows in left:
+        last, found = rows[key][-1], []
+        while rest is not None:
+            end = int(rest[key].search_sorted(last, side="right"))
+            if end:
+                found.append(rest[:end])
+            if end < rest.height:
+                rest = rest[end:]
+                break
+            rest = next(source, None)
+        yield rows, pl.concat(found) if found else None

@@ -8,7 +8,7 @@ import pytest
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import TableSpec
-from agetf_pipeline.data.streaming import SortedTable, open_table, read_slices
+from agetf_pipeline.data.streaming import SortedTable, open_table, read_slices, side_by_side
 from agetf_pipeline.data.tables import read_table, table_path
 
 SPEC = TableSpec(
@@ -107,3 +107,33 @@ def test_another_schema_is_refused(tmp_path):
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="columns of table 'pairs'"):
         SortedTable(tmp_path / "x.parquet", SPEC)
+
+
+def test_batches_cross_row_groups(path):
+    whole = pl.concat(SortedTable(path, SPEC).slices())
+    batches = list(SortedTable(path, SPEC).batches(7))
+    assert [rows.height for rows in batches[:-1]] == [7] * (len(batches) - 1)
+    assert pl.concat(batches).equals(whole)
+
+
+@pytest.mark.parametrize("left_size", [1, 4, 100])
+@pytest.mark.parametrize("right_size", [1, 3, 100])
+def test_two_tables_are_read_side_by_side(left_size, right_size):
+    left = pl.DataFrame({"key": [f"{n:03}" for n in range(0, 40, 2)]})
+    right = pl.DataFrame({"key": [f"{n:03}" for n in (1, 2, 2, 3, 8, 9, 30, 38, 38, 50)]})
+    pairs = list(side_by_side(left.iter_slices(left_size), right.iter_slices(right_size), "key"))
+    assert pl.concat([rows for rows, _ in pairs]).equals(left)
+    given = pl.concat([rows for _, rows in pairs if rows is not None])
+    assert given.equals(right.filter(pl.col("key") <= "038"))
+    joined = [
+        rows.join(its, on="key", how="semi")["key"].to_list()
+        for rows, its in pairs
+        if its is not None
+    ]
+    assert [key for keys in joined for key in keys] == ["002", "008", "030", "038"]
+
+
+def test_side_by_side_with_nothing():
+    left = pl.DataFrame({"key": ["a"]})
+    assert [its for _, its in side_by_side([left], [], "key")] == [None]
+    assert list(side_by_side([], [left], "key")) == []
