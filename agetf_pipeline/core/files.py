@@ -2,13 +2,16 @@
 
 A process that is killed leaves the temporary file of the write it was in. Whoever first writes in
 that folder afterwards removes it: writers share a lock of the folder that the kernel frees with
-them, and who gets it alone knows that nobody's write is under way.
+them, and who gets it alone knows that nobody's write is under way. On a network file system a
+folder's lock holds on one machine alone, so that what another machine left is removed by its age.
 """
 
 import fcntl
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,9 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from agetf_pipeline.core.errors import DamagedFileError
+from agetf_pipeline.core.hashing import hash_bytes
 from agetf_pipeline.core.storage_errors import writing_to
 
 _TMP_PREFIX = ".tmp-"
+_MACHINE = f"m{hash_bytes(socket.gethostname().encode())[:8]}-"
+_ANY_MACHINE = re.compile(rf"^{re.escape(_TMP_PREFIX)}(m[0-9a-f]{{8}}-)")
+_ABANDONED_S = 2 * 24 * 3600.0
+"""A temporary file of another machine is nobody's any more where its folder has changed so long
+after it did: no write takes so long. Both times are the file server's."""
 _asking_umask = threading.Lock()
 _swept: set[tuple[int, int]] = set()
 """Folders (device, inode) that this process looked through for what a killed one left."""
@@ -42,7 +51,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         StorageError: The disk is full or broken, or may not be written.
     """
     with writing_to(path), _writing_in(path.parent):
-        descriptor, name = tempfile.mkstemp(prefix=_TMP_PREFIX, suffix=path.suffix, dir=path.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=_TMP_PREFIX + _MACHINE, suffix=path.suffix, dir=path.parent
+        )
         os.close(descriptor)
         temporary = Path(name)
         try:
@@ -73,7 +84,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         StorageError: The disk is full or broken, or may not be written.
     """
     with writing_to(path), _writing_in(path.parent):
-        temporary = Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_TMP_PREFIX + _MACHINE, dir=path.parent))
         try:
             with writing_to(path):
                 yield temporary
@@ -105,7 +116,7 @@ def _writing_in(folder: Path) -> Iterator[None]:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _swept.add((status.st_dev, status.st_ino))
                     remove_temporary_folders(folder)
-                    remove_temporary_files(folder)
+                    _remove_leftovers(folder)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
@@ -131,7 +142,7 @@ def reserve(path: Path) -> None:
 def remove_temporary_folders(folder: Path) -> None:
     """Remove the folders that interrupted writes left in `folder`; under its lock alone."""
     for leftover in folder.glob(f"{_TMP_PREFIX}*"):
-        if leftover.is_dir():
+        if leftover.is_dir() and _is_nobodys(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -170,12 +181,38 @@ def read_json(path: Path) -> Any:
 def remove_temporary_files(folder: Path) -> int:
     """Remove what interrupted writes left in `folder` (not below it); return how many there were.
 
-    Only to be called by whoever holds the lock of that folder.
+    Nothing is removed while somebody writes there.
     """
-    leftovers = list(folder.glob(f"{_TMP_PREFIX}*")) if folder.is_dir() else []
+    if not folder.is_dir():
+        return 0
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _remove_leftovers(folder)
+    except OSError:  # a write is under way, or the file system has no such locks
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> int:
+    """Remove temporary files; to be called under the folder's lock alone."""
+    found = folder.glob(f"{_TMP_PREFIX}*")
+    leftovers = [path for path in found if not path.is_dir() and _is_nobodys(path)]
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def _is_nobodys(path: Path) -> bool:
+    """Whether no living process can be writing it, where the folder's lock is held alone."""
+    machine = _ANY_MACHINE.match(path.name)
+    if machine is None or machine[1] == _MACHINE:
+        return True
+    try:
+        return path.parent.stat().st_mtime - path.stat().st_mtime > _ABANDONED_S
+    except OSError:
+        return False
 
 
 def _umask() -> int:

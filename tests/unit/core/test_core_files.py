@@ -112,6 +112,25 @@ def test_only_temporary_files_are_cleared(tmp_path):
     assert names(tmp_path) == ["kept.png"]
 
 
+def test_nothing_is_cleared_while_somebody_writes(tmp_path):
+    with atomic_path(tmp_path / "slow.txt") as temporary:
+        assert remove_temporary_files(tmp_path) == 0
+        temporary.write_text("slow")
+    assert names(tmp_path) == ["slow.txt"]
+
+
+def test_another_machine_s_temporary_files_go_by_age_alone(tmp_path):
+    # A lock of a folder on a network file system holds on one machine: another may be writing.
+    theirs = tmp_path / ".tmp-m00000000-abcdefgh.png"
+    theirs.write_bytes(b"half")
+    assert remove_temporary_files(tmp_path) == 0
+    write_text(tmp_path / "a.txt", "a")
+    assert theirs.exists()
+    os.utime(theirs, (0, 0))
+    assert remove_temporary_files(tmp_path) == 1
+    assert names(tmp_path) == ["a.txt"]
+
+
 def test_hashes_of_files_depend_on_names_and_contents_alone(tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_bytes(b"1" * 3_000_000)
