@@ -1,6 +1,10 @@
 """Age groups and anchors: the vocabulary of ages that every table shares."""
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
 
 AGE_GROUPS: tuple[str, ...] = (
     "0-2", "3-6", "7-9", "10-14", "15-19", "20-29", "30-39", "40-49", "50-69", "70-120",
@@ -16,6 +20,20 @@ def group_of(age_years: float) -> str:
         raise ValueError(f"age must be a finite number >= 0, got {age_years}")
     index = max(i for i, lower in enumerate(_LOWER_YEARS) if age_years >= lower)
     return AGE_GROUPS[index]
+
+
+def age_group(column: str) -> "pl.Expr":
+    """Return the Polars expression for `group_of` of a column of ages; null where there is none.
+
+    Ages that `group_of` refuses, which no table holds, are null here.
+    """
+    import polars as pl
+
+    age = pl.col(column)
+    found = pl.when(age.is_finite() & (age >= _LOWER_YEARS[-1])).then(pl.lit(AGE_GROUPS[-1]))
+    for lower, group in zip(_LOWER_YEARS[-2::-1], AGE_GROUPS[-2::-1], strict=True):
+        found = found.when(age.is_finite() & (age >= lower)).then(pl.lit(group))
+    return found.otherwise(None)
 
 
 def group_bounds(group: str) -> tuple[float, float]:
