@@ -77,11 +77,17 @@ class EnhanceConfig(Section):
     )
     tile_px: int = Field(default=512, ge=64, description="Larger images are done in tiles.")
     max_memory_mib: int | None = Field(
-        default=None,
+        default=4096,
         ge=64,
-        description="Cap on what super-resolving one image may take; smaller tiles keep to it.",
+        description="Cap on what the networks take for the pictures that are in them at once; "
+        "smaller batches, then smaller tiles keep to it. None: no cap.",
     )
-    batch_size: int = Field(default=4, ge=1, description="Images or tiles a call of a network.")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Images a call of a network, at most. None: 1 on a CPU, where as many calls "
+        "run side by side as there are threads, and 8 on a GPU.",
+    )
     chunk_size: int = Field(default=64, ge=1)
     max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
 

@@ -2,16 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from agetf_pipeline.config.enhance import EnhanceConfig
+from agetf_pipeline.core.side_by_side import side_by_side
 from agetf_pipeline.enhance.decide import Decision, decide
 from agetf_pipeline.enhance.measures import Measures, measure
+
+if TYPE_CHECKING:
+    import torch
 
 CODE_VERSION = "1"
 
@@ -54,23 +59,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class Enhancer:
-    """The two networks behind one call.
+    """The two networks behind one call; `enhance.assemble` makes one.
 
     Attributes:
         config: Thresholds and sizes.
-        colourise: List of uint8 (H, W, 3) to the same, coloured.
-        super_resolve: uint8 (N, H, W, 3) of one size to `scale` times that size.
-        scale: Of the super-resolver.
-        window: Pictures that are held together, so that those of one size form batches.
-        at_once: Pictures a call of a network's function; results go on after each.
+        colourise: A batch of uint8 (H, W, 3) of any sizes to the same, coloured. Called in several
+            threads, as is `super_resolve`.
+        super_resolve: A batch, uint8 (N, H, W, 3), to `scale` times that size.
+        device: Of the networks.
+        num_coloured: Pictures a call of `colourise`.
+        num_resolved: Of a height and width: pictures a call of `super_resolve`; 0: one, beside
+            which nothing else is to run.
+        num_threads: Calls side by side, at most as many as torch has threads.
+        window: Pictures among which those of one size are looked for.
     """
 
     config: EnhanceConfig
     colourise: Callable[[list[np.ndarray]], list[np.ndarray]]
     super_resolve: Callable[[np.ndarray], np.ndarray]
-    scale: int
+    device: "torch.device"
+    num_coloured: int
+    num_resolved: Callable[[int, int], int]
+    num_threads: int
     window: int = 32
-    at_once: int = 8
 
     def __call__(self, images: list[np.ndarray]) -> list[Enhanced]:
         """Enhance pictures, uint8 (H, W, 3) of any sizes, each by its own decision."""
@@ -84,33 +95,65 @@ class Enhancer:
         return Picture(key, rgb_HW3, before, decide(before, self.config))
 
     def stream(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
-        """Send pictures through the networks that they need.
+        """Send pictures through the networks that they need, several batches side by side.
 
         Yields:
             Every picture as soon as it is done, not in the order they came in; `finish` is left.
         """
-        waiting = iter(pictures)
-        while window := list(islice(waiting, self.window)):
-            # Pictures of one size go through the network together.
-            by_shape: dict[tuple[int, ...], list[Picture]] = defaultdict(list)
-            for picture in self._coloured(window):
-                if picture.decision.super_resolve:
-                    by_shape[picture.rgb.shape].append(picture)
-                else:
-                    yield picture
-            for _, members in sorted(by_shape.items()):
-                for some in _slices(members, self.at_once):
-                    outputs = self.super_resolve(np.stack([picture.rgb for picture in some]))
-                    for picture, rgb in zip(some, outputs, strict=True):
-                        yield replace(picture, rgb=rgb)
+        with side_by_side(self.device, self.num_threads) as workers:
+            coloured = workers.map(self._colour, self._colour_batches(pictures))
+            # Closed before the workers are: what leaves early waits for nothing that it queued.
+            with closing(coloured):
+                batches = self._size_batches(chain.from_iterable(coloured))
+                resolved = workers.map(self._resolve, batches, self._is_alone)
+                with closing(resolved):
+                    yield from chain.from_iterable(resolved)
 
-    def _coloured(self, pictures: list[Picture]) -> Iterator[Picture]:
-        yield from (picture for picture in pictures if not picture.decision.colourise)
-        grey = [picture for picture in pictures if picture.decision.colourise]
-        for some in _slices(grey, self.at_once):
-            coloured = self.colourise([picture.rgb for picture in some])
-            for picture, rgb in zip(some, coloured, strict=True):
-                yield replace(picture, rgb=rgb)
+    def _colour_batches(self, pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+        grey: list[Picture] = []
+        for picture in pictures:
+            if not picture.decision.colourise:
+                yield [picture]
+                continue
+            grey.append(picture)
+            if len(grey) == self.num_coloured:
+                yield grey
+                grey = []
+        if grey:
+            yield grey
+
+    def _colour(self, some: list[Picture]) -> list[Picture]:
+        if not some[0].decision.colourise:
+            return some
+        coloured = self.colourise([picture.rgb for picture in some])
+        return [replace(picture, rgb=rgb) for picture, rgb in zip(some, coloured, strict=True)]
+
+    def _size_batches(self, pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+        """Put pictures of one size together, of those within a window."""
+        waiting: dict[tuple[int, int], list[Picture]] = defaultdict(list)
+        for seen, picture in enumerate(pictures, start=1):
+            height, width = picture.rgb.shape[:2]
+            if picture.decision.super_resolve:
+                some = waiting[height, width]
+                some.append(picture)
+                if len(some) >= self.num_resolved(height, width):
+                    yield waiting.pop((height, width))
+            else:
+                yield [picture]
+            if seen % self.window == 0:
+                yield from waiting.values()
+                waiting.clear()
+        yield from waiting.values()
+
+    def _is_alone(self, some: list[Picture]) -> bool:
+        picture = some[0]
+        return picture.decision.super_resolve and not self.num_resolved(*picture.rgb.shape[:2])
+
+    def _resolve(self, some: list[Picture]) -> list[Picture]:
+        if not some[0].decision.super_resolve:
+            return some
+        outputs = self.super_resolve(np.stack([picture.rgb for picture in some]))
+        return [replace(picture, rgb=rgb) for picture, rgb in zip(some, outputs, strict=True)]
 
     def finish(self, picture: Picture) -> Enhanced:
         """Bring a picture that went through the networks to its size, and measure it again."""
@@ -122,11 +165,6 @@ class Enhancer:
         rgb = bring_to_size(picture.rgb, width, height)
         after = measure(rgb, self.config.target_px)
         return Enhanced(rgb, decision, picture.before, after, reason)
-
-
-def _slices(pictures: list[Picture], size: int) -> Iterator[list[Picture]]:
-    for start in range(0, len(pictures), size):
-        yield pictures[start : start + size]
 
 
 def bring_to_size(rgb_HW3: np.ndarray, width_px: int, height_px: int) -> np.ndarray:

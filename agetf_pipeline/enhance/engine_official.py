@@ -91,6 +91,13 @@ class OfficialSuperResolver:
         del batch_size
         return np.stack([self._fitting(image, tile_px) for image in rgb_NHW3])
 
+    def num_at_once(
+        self, height: int, width: int, tile_px: int, batch_size: int, num_calls: int
+    ) -> int:
+        """Return 0, always: RealESRGANer keeps its picture in itself, and takes one at a time."""
+        del height, width, tile_px, batch_size, num_calls
+        return 0
+
     def _fitting(self, rgb_HW3: np.ndarray, tile_px: int) -> np.ndarray:
         """Super-resolve an image, in smaller tiles where the memory does not hold these."""
         side_px = max(rgb_HW3.shape[:2])

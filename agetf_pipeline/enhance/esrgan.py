@@ -24,6 +24,7 @@ from agetf_pipeline.enhance.tiling import (
     plan_tiles,
     run_tiled_uint8,
     tile_px_for,
+    whole_mib,
 )
 
 CODE_VERSION = "2"
@@ -105,7 +106,7 @@ class SuperResolver:
         version: `<sha256[:12]>-<code version>`, and `-bf16` in that precision.
         precision: bf16 is autocast over fp32 weights: as fast as bf16 weights, and more accurate.
         channels_per_px: Of its widest layer, see `tiling.activation_bytes_per_px`.
-        max_memory_mib: What enlarging one image may take; smaller tiles keep to it. None: no cap.
+        max_memory_mib: What enlarging may take; smaller tiles keep to it. None: no cap.
     """
 
     network: nn.Module
@@ -138,6 +139,33 @@ class SuperResolver:
         # The tiles of a large image are a batch: one image at a time bounds the memory.
         at_once = batch_size if self.max_memory_mib is None else 1
         return np.stack([self._tiled(image, tile_px, at_once) for image in rgb_NHW3])
+
+    def num_at_once(
+        self, height: int, width: int, tile_px: int, batch_size: int, num_calls: int
+    ) -> int:
+        """Return how many images of a size a call may take where calls run side by side.
+
+        Args:
+            height: Of the images.
+            width: Of the images.
+            tile_px: As it is called with.
+            batch_size: At most.
+            num_calls: How many calls there are; together they keep to the cap.
+
+        Returns:
+            0: an image needs tiles, or more of the cap than its part: nothing is to run beside it.
+
+        Raises:
+            ConfigError: The cap does not even hold the smallest tile.
+        """
+        tile_px = self._affordable(height, width, tile_px // self.align_px * self.align_px)
+        if max(height, width) > tile_px:
+            return 0
+        if self.max_memory_mib is None:
+            return batch_size
+        needed = activation_bytes_per_px(self.channels_per_px)
+        needed_mib = whole_mib(height, width, self.scale, needed)
+        return min(batch_size, int(self.max_memory_mib / num_calls / needed_mib))
 
     @property
     def device(self) -> torch.device:

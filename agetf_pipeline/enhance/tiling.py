@@ -8,6 +8,7 @@ Tiles are joined strip by strip: as soon as the next row of tiles begins, everyt
 final and is handed out, and only what that row still blends into stays in float.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -198,26 +199,41 @@ def tile_px_for(
     smallest = -(-(2 * halo_px + feather_px + align_px) // align_px) * align_px
 
     def needed_mib(tile_px: int) -> float:
-        tile_height, tile_width = min(tile_px, height), min(tile_px, width)
-        tiles = batch_size * tile_height * tile_width * (network_bytes_per_px + _INPUT_BYTES_PER_PX)
-        # In float32: three planes of every tile's result and one of weights; the same of a strip,
-        # a fourth of which is rounded to 8 bits.
-        tiles += 4 * scale**2 * tile_height * tile_width * (3 * batch_size + 1)
-        strip = 5 * 4 * scale**2 * tile_height * width
-        images = 3 * height * width * (1 + scale**2)
-        return _ALLOCATOR * (tiles + strip + images) / 2**20
+        return _needed_mib(tile_px, height, width, scale, network_bytes_per_px, batch_size)
 
     largest = max(smallest, -(-max(height, width) // align_px) * align_px)
-    fitting = [
-        px for px in range(smallest, largest + 1, align_px) if needed_mib(px) <= max_memory_mib
-    ]
-    if not fitting:
+    sides = range(smallest, largest + 1, align_px)
+    num_fitting = bisect.bisect_right(sides, max_memory_mib, key=needed_mib)
+    if not num_fitting:
         raise ConfigError(
             f"Expected a memory cap of at least {math.ceil(needed_mib(smallest))} MiB for an image "
             f"of {width} x {height} px enlarged {scale} times; found {max_memory_mib:g} MiB. Raise "
             "the cap, or lower enhance.batch_size."
         )
-    return fitting[-1]
+    return sides[num_fitting - 1]
+
+
+def whole_mib(height: int, width: int, scale: int, network_bytes_per_px: float) -> float:
+    """Return a bound on what enlarging one image without tiles takes, as `tile_px_for` counts."""
+    return _needed_mib(max(height, width), height, width, scale, network_bytes_per_px, 1)
+
+
+def _needed_mib(
+    tile_px: int,
+    height: int,
+    width: int,
+    scale: int,
+    network_bytes_per_px: float,
+    batch_size: int,
+) -> float:
+    tile_height, tile_width = min(tile_px, height), min(tile_px, width)
+    tiles = batch_size * tile_height * tile_width * (network_bytes_per_px + _INPUT_BYTES_PER_PX)
+    # In float32: three planes of every tile's result and one of weights; the same of a strip,
+    # a fourth of which is rounded to 8 bits.
+    tiles += 4 * scale**2 * tile_height * tile_width * (3 * batch_size + 1)
+    strip = 5 * 4 * scale**2 * tile_height * width
+    images = 3 * height * width * (1 + scale**2)
+    return _ALLOCATOR * (tiles + strip + images) / 2**20
 
 
 def activation_bytes_per_px(channels_per_px: int) -> int:

@@ -15,7 +15,7 @@ import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.background import map_ahead
-from agetf_pipeline.core.devices import set_num_threads
+from agetf_pipeline.core.devices import resolve_device, set_num_threads
 from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.files import remove_temporary_files
 from agetf_pipeline.core.hashing import fingerprint, hash_file
@@ -103,9 +103,7 @@ def settings_version(config: PipelineConfig) -> str:
 def _work(
     config: PipelineConfig, workspace: Workspace, partition: str, sources: dict[str, str]
 ) -> StageReport:
-    import torch
-
-    from agetf_pipeline.enhance.apply import Enhancer
+    from agetf_pipeline.enhance.assemble import build_enhancer
     from agetf_pipeline.enhance.outputs import (
         enhanced_folder,
         intact,
@@ -118,14 +116,8 @@ def _work(
     colouriser = load_colouriser(config, workspace)
     resolver = load_super_resolver(config, workspace)
     section = config.enhance
-    enhancer = Enhancer(
-        section,
-        lambda images: colouriser(images, section.batch_size),
-        lambda images: resolver(images, section.tile_px, section.batch_size),
-        resolver.scale,
-        window=_NUM_AHEAD,
-        at_once=section.batch_size * torch.get_num_threads(),
-    )
+    device = resolve_device(config.runtime.device)
+    enhancer = build_enhancer(section, colouriser, resolver, device)
     versions = {"ddcolor": colouriser.version, "esrgan": resolver.version}
     images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
     folder = enhanced_folder(workspace, partition)
