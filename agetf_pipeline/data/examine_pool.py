@@ -1,20 +1,22 @@
 """Examining many files in processes of their own, so that no file can end the run.
 
-A process holds one file at a time: when it dies, or takes too long, the culprit is known without
-any search. It gets one more chance in a new process (the kernel may have shot it for lack of
-memory that another program took), and is then rejected as `decoder_crash`.
+A process takes its files one after the other and answers each: when it dies, or takes too long,
+the culprit is the first without an answer. It gets one more chance in a new process (the kernel may
+have shot it for lack of memory that another program took), and is then rejected as `decoder_crash`.
 """
 
+import contextlib
+import itertools
 import json
 import os
-import queue
 import select
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,10 @@ from agetf_pipeline.data.examine_worker import READY, STORAGE
 _START_S = 120.0
 _FILES_PER_WORKER = 16
 _NUM_ATTEMPTS = 2
+_MAX_SENT = 8
+"""Requests that a process holds unanswered: it never waits for the next one to arrive."""
+_MAX_SENT_BYTES = 16_384  # a path takes 24,576 at most, a pipe holds 65,536
+_MAX_AHEAD = 512
 # Pools of threads and heaps take address space by the machine's cores: the memory that a process
 # may use would mean something else on every machine.
 _ENVIRONMENT = {
@@ -82,77 +88,169 @@ class ExaminePool:
             StageError: The processes cannot be started.
             StorageError: A face cannot be written.
         """
-        answers: list[dict[str, Any] | None] = [None] * len(requests)
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for index in range(len(requests)):
-            todo.put(index)
-        num_threads = min(self._num_workers, -(-len(requests) // _FILES_PER_WORKER))
-        failures: list[BaseException] = []
-        threads = [
-            threading.Thread(target=self._drain, args=(requests, todo, answers, failures))
-            for _ in range(num_threads)
-        ]
+        return list(self.stream(requests))
+
+    def stream(
+        self, requests: Iterable[Request], max_ahead: int = _MAX_AHEAD
+    ) -> Generator[dict[str, Any]]:
+        """Examine files while answers are taken: whoever writes them down keeps nobody waiting.
+
+        Args:
+            requests: The files; taken from as the processes go on.
+            max_ahead: Files that may be examined beyond the one whose answer is taken next.
+
+        Yields:
+            One answer per request, in their order.
+
+        Raises:
+            StageError: The processes cannot be started.
+            StorageError: A face cannot be written.
+        """
+        wanted = iter(requests)
+        first = list(itertools.islice(wanted, self._num_workers * _FILES_PER_WORKER))
+        if not first:
+            return
+        num_threads = min(self._num_workers, -(-len(first) // _FILES_PER_WORKER))
+        work = _Queue(itertools.chain(first, wanted), max_ahead)
+        threads = [threading.Thread(target=self._drain, args=(work,)) for _ in range(num_threads)]
         for thread in threads:
             thread.start()
         try:
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            # Interrupted (Ctrl-C): leave nothing for the threads to do, and let them end.
-            while not todo.empty():
-                todo.get()
-            for thread in threads:
-                thread.join()
-            raise
-        if failures:
-            raise failures[0]
-        done = [answer for answer in answers if answer is not None]
-        assert len(done) == len(requests)
-        return done
-
-    def _drain(
-        self,
-        requests: Sequence[Request],
-        todo: "queue.SimpleQueue[int]",
-        answers: list[dict[str, Any] | None],
-        failures: list[BaseException],
-    ) -> None:
-        worker: _Worker | None = None
-        try:
-            while not failures:
-                try:
-                    index = todo.get_nowait()
-                except queue.Empty:
-                    break
-                worker, answers[index] = self._examine_one(worker, requests[index])
-        except BaseException as error:  # handed to the thread that waits
-            failures.append(error)
+            yield from work.answers()
         finally:
-            if worker is not None:
+            # Interrupted (Ctrl-C) or not: leave nothing for the threads to do, and let them end.
+            work.close()
+            for thread in threads:
+                thread.join()
+
+    def _drain(self, work: "_Queue") -> None:
+        """Have one process examine files, a few sent ahead, until there are none."""
+        worker: _Worker | None = None
+        waiting: deque[tuple[int, bytes]] = deque()
+        num_failures = 0
+        try:
+            while True:
+                while _has_room(waiting) and (task := work.take(wait=not waiting)) is not None:
+                    waiting.append((task[0], self._line(task[1])))
+                    if worker is not None:
+                        worker.send(waiting[-1][1])
+                if not waiting:
+                    return
+                if worker is None:
+                    worker = self._start()
+                    for _, line in waiting:
+                        worker.send(line)
+                answer = worker.answer(self._max_decode_s)
+                if isinstance(answer, str):
+                    # It held the first one that is unanswered: the others were not begun.
+                    worker.stop()
+                    worker = None
+                    num_failures += 1
+                    if num_failures < _NUM_ATTEMPTS:
+                        continue
+                    answer = {"sha256": None, "reason": "decoder_crash", "detail": answer}
+                elif STORAGE in answer:
+                    raise StorageError(answer[STORAGE])
+                num_failures = 0
+                work.put(waiting.popleft()[0], answer)
+        except BaseException as error:  # handed to the thread that waits
+            work.fail(error)
+        finally:
+            if worker is None:
+                pass
+            elif waiting:  # its answers would be taken for others'
+                worker.stop()
+            else:
                 self._idle.append(worker)
 
-    def _examine_one(
-        self, worker: "_Worker | None", request: Request
-    ) -> "tuple[_Worker | None, dict[str, Any]]":
+    def _start(self) -> "_Worker":
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Worker(self._max_memory_bytes)
+
+    def _line(self, request: Request) -> bytes:
         line = {
             "path": str(request.path),
             "crop_to": None if request.crop_to is None else str(request.crop_to),
             **self._settings,
         }
-        how = ""
-        for _ in range(_NUM_ATTEMPTS):
-            if worker is None:
-                worker = self._idle.pop() if self._idle else _Worker(self._max_memory_bytes)
-            answer = worker.ask(line, self._max_decode_s)
-            if isinstance(answer, dict) and STORAGE in answer:
-                worker.stop()
-                raise StorageError(answer[STORAGE])
-            if isinstance(answer, dict):
-                return worker, answer
-            how = answer
-            worker.stop()
-            worker = None
-        return None, {"sha256": None, "reason": "decoder_crash", "detail": how}
+        return json.dumps(line).encode() + b"\n"
+
+
+def _has_room(waiting: Sequence[tuple[int, bytes]]) -> bool:
+    """Whether another request may be sent: a full pipe would wait without end for a stuck one."""
+    num_bytes = sum(len(line) for _, line in waiting)
+    return not waiting or (len(waiting) < _MAX_SENT and num_bytes < _MAX_SENT_BYTES)
+
+
+class _Queue:
+    """Requests that threads take and answers that one takes in order, never far apart."""
+
+    def __init__(self, requests: Iterator[Request], max_ahead: int) -> None:
+        self._requests = enumerate(requests)
+        self._changed = threading.Condition()
+        self._done: dict[int, dict[str, Any]] = {}
+        self._max_ahead = max_ahead
+        self._num_taken = self._num_given = 0
+        self._at_end = False
+        self._failure: BaseException | None = None
+
+    def take(self, wait: bool) -> tuple[int, Request] | None:
+        """Return the next request with its number; None at the end, or where it is to wait."""
+        with self._changed:
+            while not self._at_end and self._num_taken - self._num_given >= self._max_ahead:
+                if not wait:
+                    return None
+                self._changed.wait()
+            if self._at_end:
+                return None
+            task = next(self._requests, None)
+            if task is None:
+                self._end()
+            else:
+                self._num_taken += 1
+            return task
+
+    def put(self, number: int, answer: dict[str, Any]) -> None:
+        """Take the answer to a request."""
+        with self._changed:
+            self._done[number] = answer
+            if number == self._num_given:
+                self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """End all work: whoever waits for answers gets the error."""
+        with self._changed:
+            self._failure = self._failure or error
+            self._end()
+
+    def close(self) -> None:
+        """Give out nothing more."""
+        with self._changed:
+            self._end()
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """Yield the answers in the order of their requests."""
+        while True:
+            with self._changed:
+                while self._num_given not in self._done and not self._finished():
+                    self._changed.wait()
+                if self._failure is not None:
+                    raise self._failure
+                if self._num_given not in self._done:
+                    return
+                answer = self._done.pop(self._num_given)
+                self._num_given += 1
+                self._changed.notify_all()
+            yield answer
+
+    def _finished(self) -> bool:
+        return self._failure is not None or (self._at_end and self._num_given == self._num_taken)
+
+    def _end(self) -> None:
+        self._at_end = True
+        self._changed.notify_all()
 
 
 class _Worker:
@@ -171,6 +269,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            bufsize=0,
             env={**os.environ, **_ENVIRONMENT},
         )
         self._buffer = b""
@@ -181,15 +280,16 @@ class _Worker:
                 f"{self._last_words() or 'no message'}. Check the installation with `make test`."
             )
 
-    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any] | str:
-        """Return the answer, or how the process failed, as a sentence."""
+    def send(self, line: bytes) -> None:
+        """Send a request; that the process died, its answer says."""
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-            answer = self._read_line(timeout_s)
-        except BrokenPipeError:
-            answer = None
+        with contextlib.suppress(BrokenPipeError):
+            while line:
+                line = line[self._process.stdin.write(line) :]
+
+    def answer(self, timeout_s: float) -> dict[str, Any] | str:
+        """Return the next answer, or how the process failed, as a sentence."""
+        answer = self._read_line(timeout_s)
         if isinstance(answer, dict):
             return answer
         if self._process.poll() is None and answer is None and not self._at_end:

@@ -2,11 +2,16 @@
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from agetf_pipeline.core.errors import DataError
+
+_OUTSIDE = (
+    "A link that leads out of the corpus folder. Copy what it points to into the folder, "
+    "or set follow_links for this corpus."
+)
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,23 @@ def is_utf8(name: str) -> bool:
 
 def has_files(folder: Path, besides: Collection[str] = ()) -> bool:
     """Whether a folder, or one below it, holds a visible file other than `besides` at its top."""
-    if not folder.is_dir():
-        return False
-    for current, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        top = Path(current) == folder
-        if any(not name.startswith(".") and not (top and name in besides) for name in names):
-            return True
+    pending = [str(folder)]
+    while pending:
+        current = pending.pop()
+        top = current == str(folder)
+        try:
+            # Not read to its end: a folder of a million files answers with its first.
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if not _is_folder(entry):
+                        if not (top and entry.name in besides):
+                            return True
+                    elif not entry.is_symlink():
+                        pending.append(entry.path)
+        except OSError:
+            continue
     return False
 
 
@@ -65,9 +80,21 @@ def list_files(
 ) -> list[Found]:
     """List every visible file in a folder and below it, sorted by relative path.
 
+    Args and errors: as `walk_files`.
+    """
+    found = walk_files(folder, besides, follow_links)
+    return sorted(found, key=lambda item: os.fsencode(item.relative))
+
+
+def walk_files(
+    folder: Path, besides: Collection[str] = (), follow_links: bool = False
+) -> Iterator[Found]:
+    """Yield every visible file in a folder and below it, in no order that means anything.
+
     Names with a leading dot are the file system's own business (`.DS_Store`, `._photo.jpg`) and are
     left out, as are the files named in `besides` at the top. Nothing else is left out silently: a
     link that leads out of the folder, a broken one, a pipe or a device is listed with a reason.
+    Folders alone are held in memory, never the files of one.
 
     Args:
         folder: The folder. It may itself be a link.
@@ -78,29 +105,44 @@ def list_files(
         DataError: A folder cannot be listed.
     """
     root = os.path.realpath(folder)
-    found: list[Found] = []
     visited = {root}
     pending = [("", root)]
     while pending:
         prefix, current = pending.pop()
+        folders: list[tuple[str, bool]] = []
         try:
-            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    relative = f"{prefix}{entry.name}"
+                    if entry.name.startswith(".") or relative in besides:
+                        continue
+                    is_link = entry.is_symlink()
+                    if _is_folder(entry):
+                        folders.append((entry.name, is_link))
+                    elif is_link:
+                        yield _link_to_file(entry.path, relative, root, follow_links)
+                    else:
+                        yield _entry(entry.path, relative)
         except OSError as error:
             raise DataError(
                 f"Expected to list {escape_name(current)}; found: {error.strerror}. "
                 "Grant the right to read it, or take it out of the corpus."
             ) from error
-        for entry in entries:
-            relative = f"{prefix}{entry.name}"
-            if entry.name.startswith(".") or relative in besides:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                pending.append((f"{relative}/", entry.path))
-            elif entry.is_symlink():
-                _add_link(entry, relative, root, follow_links, found, pending, visited)
+        # By name: of two links to one folder the same one is followed every time.
+        for name, is_link in sorted(folders):
+            relative, path = f"{prefix}{name}", f"{current}/{name}"
+            refused = None
+            if is_link:
+                refused = _link_to_folder(path, relative, root, follow_links, visited)
+            if refused is None:
+                pending.append((f"{relative}/", path))
             else:
-                found.append(_entry(entry.path, relative))
-    return sorted(found, key=lambda item: os.fsencode(item.relative))
+                yield refused
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder, or a link to one; not what cannot be told."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
 
 
 def _entry(path: str, relative: str) -> Found:
@@ -115,32 +157,30 @@ def _entry(path: str, relative: str) -> Found:
     return Found(Path(path), relative, num_bytes=status.st_size)
 
 
-def _add_link(
-    entry: os.DirEntry[str],
-    relative: str,
-    root: str,
-    follow_links: bool,
-    found: list[Found],
-    pending: list[tuple[str, str]],
-    visited: set[str],
-) -> None:
-    target = os.path.realpath(entry.path)
-    inside = target == root or target.startswith(root + os.sep)
-    path = Path(entry.path)
+def _link_to_file(path: str, relative: str, root: str, follow_links: bool) -> Found:
+    target = os.path.realpath(path)
     if not os.path.exists(target):  # noqa: PTH110
         detail = "A link to something that is not there."
-        found.append(Found(path, relative, reason="missing_file", detail=detail))
-    elif not inside and not follow_links:
-        detail = (
-            "A link that leads out of the corpus folder. Copy what it points to into the folder, "
-            "or set follow_links for this corpus."
-        )
-        found.append(Found(path, relative, reason="outside_folder", detail=detail))
-    elif not entry.is_dir():
-        found.append(_entry(entry.path, relative))
-    elif inside or target in visited:
+        return Found(Path(path), relative, reason="missing_file", detail=detail)
+    if not (_is_inside(target, root) or follow_links):
+        return Found(Path(path), relative, reason="outside_folder", detail=_OUTSIDE)
+    return _entry(path, relative)
+
+
+def _link_to_folder(
+    path: str, relative: str, root: str, follow_links: bool, visited: set[str]
+) -> Found | None:
+    """Return why a link to a folder is not followed; None where it is, which is noted."""
+    target = os.path.realpath(path)
+    inside = _is_inside(target, root)
+    if not inside and not follow_links:
+        return Found(Path(path), relative, reason="outside_folder", detail=_OUTSIDE)
+    if inside or target in visited:
         detail = "A link to a folder that is read anyway."
-        found.append(Found(path, relative, reason="linked_folder", detail=detail))
-    else:
-        visited.add(target)
-        pending.append((f"{relative}/", entry.path))
+        return Found(Path(path), relative, reason="linked_folder", detail=detail)
+    visited.add(target)
+    return None
+
+
+def _is_inside(target: str, root: str) -> bool:
+    return target == root or target.startswith(root + os.sep)
