@@ -27,7 +27,9 @@ def image_ids(start: int, num_rows: int, num_images: int, seed: int) -> pl.Serie
     """Return ids of rows `start` and on, in order: a place in the order, then random digits."""
     row = np.arange(start, start + num_rows, dtype=np.uint64)
     place = ((row << np.uint64(32)) // np.uint64(num_images)).astype(">u4")
-    words = np.stack([_mixed(row * np.uint64(4) + np.uint64(k + seed * 2**33)) for k in range(4)], 1)
+    words = np.stack(
+        [_mixed(row * np.uint64(4) + np.uint64(k + seed * 2**33)) for k in range(4)], 1
+    )
     raw = np.concatenate([place.view(np.uint8).reshape(-1, 4), words.view(np.uint8)[:, 4:]], axis=1)
     digits = np.empty((num_rows, 64), np.uint8)
     digits[:, 0::2], digits[:, 1::2] = _HEX[raw >> 4], _HEX[raw & 15]
@@ -81,9 +83,7 @@ def write_images(
             writer.write(_frame(IMAGES, number, columns, constants))
 
 
-def write_predictions(
-    workspace: Workspace, partition: str, num_images: int, seed: int = 0
-) -> None:
+def write_predictions(workspace: Workspace, partition: str, num_images: int, seed: int = 0) -> None:
     """Write a partition's table `predictions`: four experts that read about the same of an image."""
     with open_table(table_path(workspace, PREDICTIONS, partition), PREDICTIONS) as writer:
         for start, number in _slices(num_images, SLICE // 16):
@@ -144,7 +144,8 @@ def _experts(age: np.ndarray) -> pl.Series:
     return frame.select(pl.concat_str(parts)).to_series()
 
 
-def _slices(num_images: int, size: int = SLICE) -> Iterator[tuple[int, int]]:
+def _slices(num_images: int, size: int = 0) -> Iterator[tuple[int, int]]:
+    size = size or SLICE
     for start in range(0, num_images, size):
         yield start, min(size, num_images - start)
 

@@ -52,11 +52,29 @@ class SortedTable:
 
         What is held does not grow with the table, nor with its row groups.
         """
+        held: list[pl.DataFrame] = []
+        for frame in self._pieces(size, columns):
+            held.append(frame)
+            while sum(rows.height for rows in held) >= size:
+                rows = pl.concat(held)
+                yield rows[:size]
+                held = [rows[size:]] if rows.height > size else []
+        if held:
+            yield pl.concat(held)
+
+    def _pieces(self, size: int, columns: list[str] | None) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, at most `size` at a time, never of two row groups."""
         with self._open() as file:
-            for batch in file.iter_batches(batch_size=size, columns=columns):
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                yield frame
+            for group in range(len(self._bounds)):
+                # Asked for all row groups at once, Arrow holds what it read until the last; and
+                # a thread a column gains no time here, but each keeps memory.
+                batches = file.iter_batches(
+                    size, row_groups=[group], columns=columns, use_threads=False
+                )
+                for batch in batches:
+                    frame = pl.from_arrow(batch)
+                    assert isinstance(frame, pl.DataFrame)
+                    yield frame
 
     def between(self, low: str, high: str, columns: list[str] | None = None) -> pl.DataFrame | None:
         """Return the rows whose key's first column lies in `low`..`high`, both included.

@@ -181,11 +181,13 @@ class Surest:
                 list(limits), list(limits.values()), default=None, return_dtype=pl.Float32
             )
             rows = pl.concat([self._kept, rows.filter((pl.col("sigma") <= limit).fill_null(True))])
-        self._kept = (
+        kept = (
             rows.sort("sigma", "image_id")
             .group_by("label_group", maintain_order=True)
             .head(self._num_each)
         )
+        # Copied: the strings of a few rows would keep those of their whole slice in memory.
+        self._kept = pl.DataFrame(kept.to_dict(as_series=False), schema=kept.schema)
 
     def image_ids(self) -> list[str]:
         """Return the images kept, of all groups."""

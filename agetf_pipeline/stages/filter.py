@@ -39,7 +39,7 @@ __all__ = ["CODE_VERSION", "FORGIVEN", "REASONS", "STAGE", "group_report", "judg
 
 STAGE = "filter"
 CODE_VERSION = "2"
-_SLICE = 16_384
+_SLICE = 8192
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
