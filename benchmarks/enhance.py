@@ -1,5 +1,6 @@
-"""Enhancement: the stage's engine beside the official one-image-at-a-time loops, on a CPU.
+"""Enhancement: the stage's engine beside the official one-image-at-a-time loops.
 
+    python -m benchmarks enhance
     python -m benchmarks.enhance [--only srvgg ddcolor rrdbnet] [--num-images 8]
 
 Both sides read the same PNG files, use the same seeded random weights (they tell cost and rounding,
@@ -11,54 +12,35 @@ in bf16 where the CPU computes in it, writing behind. The sides take turns, so t
 load changes slows both; processor time is given too: on a busy machine only that is a property of
 the code.
 
-The ceiling is the bare network on tensors, at the same precision and batches, nothing decoded or
-written; official loops are compared with theirs in the same way.
+The ceiling is the bare network on tensors, at the same precision and batches, as many side by side
+as ours, nothing decoded or written.
 """
 
 import argparse
-import resource
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.clock import in_turns, peak_memory
+from benchmarks.processor import bf16_gain, bf16_instructions
+from benchmarks.rows import LEAST_SHARE, Row, seconds_of, table
+
 _SEED = 0
 _BATCH = 1
-_FACE_PX = {"srvgg": 128, "rrdbnet": 128, "ddcolor": 256}
-_NUM_FACES = {"srvgg": 32, "rrdbnet": 4, "ddcolor": 24}
-_OFFICIAL_EVERY = {"srvgg": 4, "rrdbnet": 2, "ddcolor": 3}
-"""Of how many faces one is done the official way."""
-_WANTED = {"srvgg": 6.0, "rrdbnet": 5.0, "ddcolor": 2.5}
+_NUM_ROUNDS = 2
+_FACE_PX = {"rrdbnet": 128, "srvgg": 128, "ddcolor": 256}
+_NUM_FACES = {"rrdbnet": (6, 2), "srvgg": (64, 16), "ddcolor": (48, 12)}
+"""Of a round: ours, and the official way."""
+_WANTED = {"rrdbnet": 5.0, "srvgg": 6.0, "ddcolor": 2.5}
 _TITLES = {
-    "srvgg": "SRVGG x4 (general-x4v3's shape), 128 px",
-    "rrdbnet": "RRDBNet x4 (x4plus's shape), 128 px",
-    "ddcolor": "DDColor (the published tiny's shape), 256 px",
+    "rrdbnet": "enhance: RRDBNet x4, 128 px",
+    "srvgg": "enhance: SRVGG x4, 128 px",
+    "ddcolor": "enhance: DDColor tiny, 256 px",
 }
-
-
-@dataclass
-class Clock:
-    """Seconds of wall clock and of the processor, over how many pictures."""
-
-    wall_s: list[float] = field(default_factory=list)
-    processor_s: list[float] = field(default_factory=list)
-    num_pictures: int = 0
-
-    def time(self, work: Callable[[], object], num_pictures: int) -> None:
-        """Run `work`, which is of so many pictures."""
-        wall_s, processor_s = time.perf_counter(), time.process_time()
-        work()
-        self.wall_s.append(time.perf_counter() - wall_s)
-        self.processor_s.append(time.process_time() - processor_s)
-        self.num_pictures += num_pictures
-
-    def each_s(self) -> tuple[float, float]:
-        """Return seconds a picture, of wall clock and of the processor."""
-        return sum(self.wall_s) / self.num_pictures, sum(self.processor_s) / self.num_pictures
 
 
 @dataclass(frozen=True)
@@ -81,12 +63,21 @@ class Sides:
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Print the rows, or some of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance")
-    parser.add_argument("--only", nargs="+", choices=sorted(_TITLES), default=sorted(_TITLES))
+    parser.add_argument("--only", nargs="+", choices=list(_TITLES), default=list(_TITLES))
     parser.add_argument("--num-images", type=int, help="By default as many as take a while.")
-    options, _ = parser.parse_known_args()
+    options = parser.parse_args()
+    print(table(list(rows(tuple(options.only), options.num_images))))
 
+
+def rows(names: tuple[str, ...] = tuple(_TITLES), num_images: int | None = None) -> Iterator[Row]:
+    """Yield a row for each network.
+
+    Args:
+        names: Of the networks; keys of the titles.
+        num_images: Of a round; None: as many as take a while.
+    """
     import torch
 
     from agetf_pipeline.core.devices import set_num_threads
@@ -94,51 +85,55 @@ def main() -> None:
 
     set_num_threads(None)
     precision = choose_precision("bf16", torch.device("cpu"))
-    print(
+    about = (
         f"random weights: cost and rounding only; {torch.get_num_threads()} threads on both sides; "
-        f"ours in {precision}"
+        f"{bf16_instructions()}, a matrix product in it is {bf16_gain():.1f} times as fast as fp32"
     )
-    print(f"  {_instructions()}; a bf16 matrix product is {_bf16_gain():.1f} times as fast as fp32")
-    for name in options.only:
+    for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            _report(name, Path(folder), precision, options.num_images or _NUM_FACES[name])
+            yield _row(name, Path(folder), precision, num_images, about)
 
 
-def _report(name: str, folder: Path, precision, num_images: int) -> None:
-    paths = _write_faces(folder, _FACE_PX[name], num_images)
+def _row(name: str, folder: Path, precision, num_images: int | None, about: str) -> Row:
+    num_ours, num_official = _NUM_FACES[name]
+    if num_images is not None:
+        num_ours, num_official = num_images, min(num_official, num_images)
+    paths = _write_faces(folder, _FACE_PX[name], num_ours)
     sides = _ddcolor(folder, precision) if name == "ddcolor" else _esrgan(name, folder, precision)
-    sides.ours(paths[:2], folder)  # no import and no first call is counted
-    if name != "rrdbnet":
-        sides.official(paths[0], folder)
-    official, ours, bare = Clock(), Clock(), Clock()
-    half = max(len(paths) // 2, 1)
-    for part in (paths[:half], paths[half:] or paths[:half]):
-        bare.time(partial(sides.bare, len(part)), len(part))
-        for path in part[:: _OFFICIAL_EVERY[name]]:
-            official.time(partial(sides.official, path, folder), 1)
-        ours.time(partial(sides.ours, part, folder), len(part))
-        bare.time(partial(sides.bare, len(part)), len(part))
-    print(f"{_TITLES[name]}")
-    for label, clock in (("official loop", official), ("ours", ours), ("bare network", bare)):
-        wall_s, processor_s = clock.each_s()
-        print(
-            f"  {label:14s} {1 / wall_s:7.2f} images/s   {1000 * wall_s:7.0f} ms an image, "
-            f"{1000 * processor_s:7.0f} ms of the processor"
-        )
-    pairs = zip(official.each_s(), ours.each_s(), bare.each_s(), strict=True)
-    (wall, share), (processor, processor_share) = [(a / b, c / b) for a, b, c in pairs]
-    print(
-        f"  times as fast  {wall:7.2f} by the clock, {processor:.2f} of the processor "
-        f"(at least {_WANTED[name]} wanted on a CPU with bf16 matrix units)"
-    )
-    print(
-        f"  of the ceiling {share:7.1%} by the clock, {processor_share:.1%} of the processor "
-        "(at least 90% wanted)"
-    )
     faces = [_read(path) for path in paths[:2]]
-    print(f"  {precision} to fp32  {_psnr_db(sides.fast(faces), sides.exact(faces)):8.2f} dB PSNR")
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"  peak memory of the process so far {peak_mib:.0f} MiB", flush=True)
+    # Before anything is timed, so that no import and no first call is.
+    psnr_db = _psnr_db(sides.fast(faces), sides.exact(faces))
+    sides.ours(paths[:2], folder)
+    if name != "rrdbnet":  # whose passes take so long that a first one is as good as another
+        sides.official(paths[0], folder)
+
+    def official() -> None:
+        for path in paths[:num_official]:
+            sides.official(path, folder)
+
+    with peak_memory() as peak:
+        sides.ours(paths, folder)
+    clocks = in_turns(
+        {
+            "bare": (partial(sides.bare, num_ours), num_ours),
+            "official": (official, num_official),
+            "ours": (partial(sides.ours, paths, folder), num_ours),
+        },
+        _NUM_ROUNDS,
+    )
+    return Row(
+        _TITLES[name],
+        "images",
+        seconds_of(clocks["ours"]),
+        "official loop" if name == "ddcolor" else "RealESRGANer",
+        seconds_of(clocks["official"]),
+        "bare network",
+        seconds_of(clocks["bare"]),
+        _WANTED[name],
+        LEAST_SHARE,
+        peak.mib,
+        note=f"ours in {precision}, {psnr_db:.1f} dB PSNR from fp32; {about}",
+    )
 
 
 def _esrgan(name: str, folder: Path, precision) -> Sides:
@@ -180,7 +175,7 @@ def _esrgan(name: str, folder: Path, precision) -> Sides:
         return list(resolver(np.stack(images), 512, _BATCH))
 
     return Sides(
-        official, _stage(super_resolve=lambda x: ours(x, 512, _BATCH), scale=4), bare,
+        official, _stage(ours, precision), bare,
         partial(resolve, exact), partial(resolve, ours),
     )  # fmt: skip
 
@@ -223,7 +218,7 @@ def _ddcolor(folder: Path, precision) -> Sides:
         list(map_batches(run, range(number // _BATCH), device))
 
     return Sides(
-        official, _stage(colourise=lambda images: ours(images, _BATCH)), bare,
+        official, _stage(ours, precision), bare,
         exact, ours,
     )  # fmt: skip
 
@@ -240,22 +235,25 @@ def _official_colour(network, rgb_HW3: np.ndarray, input_px: int) -> np.ndarray:
         return join_colour(rgb_HW3, network(x_13HW)[0].numpy())
 
 
-def _stage(colourise=None, super_resolve=None, scale: int = 1):
+def _stage(network, precision):
     """Return what the stage does with a chunk of files: decode ahead, compute, write behind."""
     import torch
 
     from agetf_pipeline.config.enhance import EnhanceConfig
-    from agetf_pipeline.enhance.apply import Enhancer
+    from agetf_pipeline.enhance.assemble import build_enhancer
+    from agetf_pipeline.enhance.colour import Colouriser
 
+    colours = isinstance(network, Colouriser)
     config = EnhanceConfig(
-        target_px=512 if super_resolve else 256,
-        colourise="always" if colourise else "never",
-        super_resolve="always" if super_resolve else "never",
+        target_px=256 if colours else 512,
+        colourise="always" if colours else "never",
+        super_resolve="never" if colours else "always",
+        batch_size=_BATCH,
+        precision=precision,
     )
-    enhancer = Enhancer(
-        config, colourise or list, super_resolve or np.copy, scale,
-        at_once=_BATCH * torch.get_num_threads(),
-    )  # fmt: skip
+    # Of the two networks that it takes, the other one is not called.
+    colouriser = network if colours else Colouriser(torch.nn.Identity(), 32, "none")
+    enhancer = build_enhancer(config, colouriser, network, torch.device("cpu"))
     return partial(_enhance_files, enhancer)
 
 
@@ -300,32 +298,6 @@ def _psnr_db(ours: list[np.ndarray], exact: list[np.ndarray]) -> float:
     error = np.stack(ours).astype(float) - np.stack(exact)
     mean_square = float(np.mean(error**2))
     return float("inf") if mean_square == 0 else 10 * np.log10(255**2 / mean_square)
-
-
-def _instructions() -> str:
-    """Say what this CPU has for bf16; Linux on x86 alone tells."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return "what this CPU has for bf16 is not known"
-    found = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
-    matrix = "bf16 matrix units" if "amx_bf16" in found else "no bf16 matrix units"
-    return f"this CPU has {matrix} ({', '.join(found) or 'no bf16 instructions'})"
-
-
-def _bf16_gain() -> float:
-    """Return what bf16 gains on one large matrix product: what this CPU can give at most."""
-    import torch
-
-    clocks = {torch.float32: Clock(), torch.bfloat16: Clock()}
-    for round_ in range(4):
-        for dtype, clock in clocks.items():
-            square = torch.rand(2048, 2048).to(dtype)
-            if round_ == 0:
-                torch.matmul(square, square)
-            clock.time(partial(torch.matmul, square, square), 1)
-    fp32, bf16 = (sum(clock.processor_s) for clock in clocks.values())
-    return fp32 / bf16
 
 
 if __name__ == "__main__":

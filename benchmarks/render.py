@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.enhance import _bf16_gain, _instructions
+from benchmarks.processor import bf16_gain, bf16_instructions
 
 if TYPE_CHECKING:
     from agetf_pipeline.age_transformer.model import AgeTransformer
@@ -81,8 +81,8 @@ def main() -> None:
         "weights": "random: cost and rounding only",
         "num_threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "cpu": _instructions(),
-        "bf16_matrix_product_gain": round(_bf16_gain(), 2),
+        "cpu": bf16_instructions(),
+        "bf16_matrix_product_gain": round(bf16_gain(), 2),
         "gflop_ten_ages": round(cost.gflop, 3),
         "ten_ages": _time_ways(ways, faces[:1]),
         "not_measured": reasons,
