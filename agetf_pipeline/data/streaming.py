@@ -192,6 +192,28 @@ def read_slices(
     yield from SortedTable(path, spec).batches(size, columns)
 
 
+class Cursor:
+    """Gives out the rows of a sorted table up to one key after another; see `side_by_side`."""
+
+    def __init__(self, slices: Iterable[pl.DataFrame], key: str) -> None:
+        """Begin before the first row; slices may be of any size."""
+        self._source, self._key = iter(slices), key
+        self._rest = next(self._source, None)
+
+    def take(self, last: str) -> pl.DataFrame | None:
+        """Return the rows of keys up to `last` that were not given out yet; None without any."""
+        found = []
+        while self._rest is not None:
+            end = int(self._rest[self._key].search_sorted(last, side="right"))
+            if end:
+                found.append(self._rest[:end])
+            if end < self._rest.height:
+                self._rest = self._rest[end:]
+                break
+            self._rest = next(self._source, None)
+        return pl.concat(found) if found else None
+
+
 def side_by_side(
     left: Iterable[pl.DataFrame], right: Iterable[pl.DataFrame], key: str
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
@@ -208,16 +230,6 @@ def side_by_side(
         A slice of `left`, and all rows of `right` up to the slice's last key that no earlier slice
         was given; None where there is none. Some may be of keys that `left` does not have.
     """
-    source = iter(right)
-    rest = next(source, None)
+    cursor = Cursor(right, key)
     for rows in left:
-        last, found = rows[key][-1], []
-        while rest is not None:
-            end = int(rest[key].search_sorted(last, side="right"))
-            if end:
-                found.append(rest[:end])
-            if end < rest.height:
-                rest = rest[end:]
-                break
-            rest = next(source, None)
-        yield rows, pl.concat(found) if found else None
+        yield rows, cursor.take(rows[key][-1])

@@ -151,6 +151,22 @@ def read_table(
     return pl.concat(frames) if frames else empty_frame(spec)
 
 
+def num_rows(workspace: Workspace, spec: TableSpec, partition: str) -> int:
+    """Return how many rows a partition has, by the file's own word.
+
+    Raises:
+        DataError: It is not there, or is damaged.
+    """
+    path = table_path(workspace, spec, partition)
+    try:
+        return pq.read_metadata(path).num_rows
+    except DAMAGED as error:
+        raise DataError(
+            f"Expected a readable Parquet file at {path}; found: {error}. "
+            "Delete it and run the stage that makes it again."
+        ) from error
+
+
 def table_hashes(
     workspace: Workspace, spec: TableSpec, partitions: list[str] | None = None
 ) -> dict[str, str]:

@@ -38,7 +38,7 @@ from agetf_pipeline.stages.base import StageReport, run_once
 __all__ = ["CODE_VERSION", "FORGIVEN", "REASONS", "STAGE", "group_report", "judge", "run"]
 
 STAGE = "filter"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 _SLICE = 8192
 
 

@@ -1,5 +1,7 @@
 """The training manifest: splits by identity, usable enhancements, captions, counts."""
 
+import shutil
+
 import polars as pl
 import pytest
 from label_corpus import write_corpus
@@ -203,3 +205,17 @@ def test_too_little_to_train_on(filtered, tmp_path):
     with pytest.raises(StageError, match="0 of them in split 'train'"):
         assemble.run(everyone_tested, filtered)
     assert read_table(filtered, LABELS).height == 260
+
+
+def test_small_slices_and_buckets_give_the_same_rows_and_counts(filtered, tmp_path, monkeypatch):
+    before = assemble.run(PipelineConfig(), filtered)
+    whole = _manifest(filtered)
+    shutil.copytree(filtered.root / "data", tmp_path / "data")
+    table_path(Workspace(tmp_path), TRAINING_MANIFEST, "all").unlink()
+    monkeypatch.setattr(assemble, "_SLICE", 17)
+    monkeypatch.setattr(assemble, "_BUCKET_ROWS", 20)
+    after = assemble.run(PipelineConfig(), Workspace(tmp_path))
+    assert _manifest(Workspace(tmp_path)).equals(whole)
+    assert after.counts == before.counts
+    assert after.figures == before.figures
+    assert not (Workspace(tmp_path).state / "assemble").exists()

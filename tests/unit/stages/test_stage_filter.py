@@ -5,7 +5,7 @@ import pytest
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.config.filter import FilterConfig
-from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.errors import DataError, StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS
 from agetf_pipeline.data.schemas import IMAGES, KEEP_LIST, LABELS
@@ -241,3 +241,33 @@ def test_nothing_kept_and_nothing_there(tmp_path):
     report = variance_filter.run(PipelineConfig(), workspace, "ffhq_aging")
     assert any("no image is kept" in message for message in report.messages)
     assert read_table(workspace, KEEP_LIST).select(pl.col("keep").sum()).item() == 0
+
+
+def test_small_slices_give_the_same_rows_and_report(tmp_path, monkeypatch):
+    workspaces = [Workspace(tmp_path / name) for name in ("whole", "sliced")]
+    reports = []
+    for workspace, size in zip(workspaces, (10_000, 3), strict=True):
+        faces = {
+            f"i{n:03}": {"age_years": float(n * 7 % 90), "variance_years2": float(n * 13 % 150)}
+            for n in range(100)
+        }
+        images, labels = _tables(**faces)
+        write_table(workspace, IMAGES, "ffhq_aging", images)
+        # Some images have no row among the labels.
+        write_table(workspace, LABELS, "ffhq_aging", labels[::2])
+        monkeypatch.setattr(variance_filter, "_SLICE", size)
+        config = PipelineConfig(filter=FilterConfig(min_kept_per_group=2))
+        reports.append(variance_filter.run(config, workspace, "ffhq_aging"))
+    tables = [read_table(workspace, KEEP_LIST, ["ffhq_aging"]) for workspace in workspaces]
+    assert tables[0].equals(tables[1])
+    assert reports[0].counts == reports[1].counts
+    assert reports[0].counts["kept_by_quota"] > 0
+    csv = [w.stats / "filter" / "ffhq_aging.csv" for w in workspaces]
+    assert csv[0].read_bytes() == csv[1].read_bytes()
+    expected = judge(images, labels[::2], config.filter, 1.0).drop("kept_by_quota")
+    assert tables[0].equals(expected)
+
+
+def test_an_age_that_is_no_age_is_refused():
+    with pytest.raises(DataError, match="finite and not negative; found -3"):
+        _judge(odd={"true_age_years": -3.0})
