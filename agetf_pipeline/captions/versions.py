@@ -13,6 +13,9 @@ from agetf_pipeline.core.workspace import Workspace
 CODE_VERSION = "3"
 """Of generation and of the filter of age words; raised when either gives other captions."""
 
+_BF16_ROUNDING = "2"
+"""Of what is computed in bf16: packed matrices and attention in blocks round in other places."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -69,6 +72,7 @@ def current_version(config: PipelineConfig, workspace: Workspace) -> CaptionVers
     precision = require_janus(config).precision or config.runtime.precision
     if precision != "fp32":
         settings["precision"] = precision
+        settings["rounding"] = _BF16_ROUNDING
     return CaptionVersion(
         janus_version(config, workspace), fingerprint(settings, CODE_VERSION, {})[:16]
     )

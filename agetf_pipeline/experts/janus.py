@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,11 +62,12 @@ class Janus:
     trained_on: str
     _prompts: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _tries: list[AnswerTrie] = field(default_factory=list, repr=False)
+    _lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.model.lm_head.weight.device
+        return next(self.model.parameters()).device
 
     @property
     def input_px(self) -> int:
@@ -82,7 +84,8 @@ class Janus:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without marks of beginning and end."""
-        return self.processor.tokenizer.encode(text, add_special_tokens=False)
+        with self._lock:  # encoding sets the tokenizer up anew; two threads at it raise
+            return self.processor.tokenizer.encode(text, add_special_tokens=False)
 
     def prompt_ids(self, question: str) -> Tensor:
         """Return the tokens of a question about one image, int64 (P,), image tokens in place."""
@@ -262,8 +265,20 @@ def open_janus(folder: Path, device: torch.device, precision: str) -> Janus:
         model, processor, trained_on = load_folder(folder, precision)
         version = f"{key[0][:12]}-{CODE_VERSION}"
         _loaded.clear()  # one network at a time: a published one fills most of the memory
-        _loaded[key] = Janus(model.to(device).eval(), processor, version, trained_on)
+        _loaded[key] = Janus(_prepared(model.to(device)), processor, version, trained_on)
     return _loaded[key]
+
+
+def _prepared(model: JanusForConditionalGeneration) -> JanusForConditionalGeneration:
+    """Return a network ready to compute, in the way that suits its device and precision."""
+    from agetf_pipeline.experts.janus_attention import use_blocks
+    from agetf_pipeline.experts.janus_packing import can_pack, pack
+
+    model = model.eval()
+    if can_pack(model):
+        pack(model)
+        use_blocks(model)
+    return model
 
 
 def fit_janus(

@@ -11,13 +11,19 @@ those written so far, K new tokens, V vocabulary, D width of the language model.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from agetf_pipeline.experts.janus import Janus
+
+if TYPE_CHECKING:
+    from agetf_pipeline.experts.key_value_cache import Room
+
+_PROMPT_TOKENS = 4096
+"""Of prompts that are read at once on a CPU."""
 
 Choice: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 """From logits (R, V), the rows' places in the batch (R,) and the number of tokens before: tokens
@@ -102,43 +108,72 @@ def _write(
     lengths: Sequence[int] | None,
     choose: Choice,
 ) -> list[Written]:
-    from agetf_pipeline.experts.key_value_cache import make_cache
+    from agetf_pipeline.experts.key_value_cache import cache_of, closing_gaps, make_rooms
 
     model, device = janus.model, janus.device
     stop = torch.tensor(janus.stop_ids, device=device)
     rows_R = torch.arange(len(prompt_BPD), device=device)
     tokens: list[list[int]] = [[] for _ in rows_R]
     finished = [False] * len(tokens)
+    if not tokens or max_new_tokens == 0:
+        return [Written("", False) for _ in tokens]
     read_RL = None if lengths is None else _read(lengths, prompt_BPD)
-    step_RPD = prompt_BPD
-    num_layers = model.config.text_config.num_hidden_layers
-    cache = make_cache(num_layers, prompt_BPD.shape[1] + max_new_tokens)
-    for place in range(max_new_tokens if len(tokens) else 0):
-        hidden_RPD = model.model.language_model(
-            inputs_embeds=step_RPD, past_key_values=cache, use_cache=True,
-            attention_mask=read_RL, position_ids=_positions(read_RL, step_RPD.shape[1]),
-        ).last_hidden_state  # fmt: skip
-        token_R = choose(model.lm_head(hidden_RPD[:, -1]), rows_R, place)
+    num_prompt = prompt_BPD.shape[1]
+    settings = model.config.text_config
+    rooms = make_rooms(settings, len(tokens), num_prompt + max_new_tokens, prompt_BPD)
+    hidden_RD = _read_prompts(janus, prompt_BPD, read_RL, rooms)
+    cache = cache_of(rooms, num_read=num_prompt)
+    for place in range(max_new_tokens):
+        token_R = choose(model.lm_head(hidden_RD), rows_R, place)
         goes_on_R = ~torch.isin(token_R, stop)
         steps = zip(rows_R.tolist(), token_R.tolist(), goes_on_R.tolist(), strict=True)
         for row, token, goes_on in steps:
             finished[row] = not goes_on
             if goes_on:
                 tokens[row].append(token)
+        if not bool(goes_on_R.any()) or place + 1 == max_new_tokens:
+            break
         if not bool(goes_on_R.all()):
-            kept = goes_on_R.nonzero()[:, 0]
-            if not len(kept):
-                break
+            kept = closing_gaps(goes_on_R)
             rows_R, token_R = rows_R[kept], token_R[kept]
             read_RL = None if read_RL is None else read_RL[kept]
             cache.batch_select_indices(kept)
         if read_RL is not None:
             read_RL = torch.cat([read_RL, read_RL.new_ones(len(read_RL), 1)], dim=1)
-        step_RPD = model.get_input_embeddings()(token_R)[:, None]
+        hidden_RD = model.model.language_model(
+            inputs_embeds=model.get_input_embeddings()(token_R)[:, None],
+            past_key_values=cache, use_cache=True, rooms=cache,
+            attention_mask=read_RL, position_ids=_positions(read_RL, 1),
+        ).last_hidden_state[:, -1]  # fmt: skip
     return [
         Written(_decode(janus, row), end, len(row))
         for row, end in zip(tokens, finished, strict=True)
     ]
+
+
+def _read_prompts(
+    janus: Janus, prompt_BPD: Tensor, read_BP: Tensor | None, rooms: "Sequence[Room]"
+) -> Tensor:
+    """Fill the rooms with the prompts' keys and values; return the last hidden states, (B, D).
+
+    A few prompts at a time on a CPU: one of the published network fills a core as well as many do,
+    and what lies between its layers would otherwise take gigabytes.
+    """
+    from agetf_pipeline.experts.key_value_cache import cache_of
+
+    B, P, _ = prompt_BPD.shape
+    size = max(1, _PROMPT_TOKENS // P) if janus.device.type == "cpu" else B
+    hidden = []
+    for start in range(0, B, size):
+        rows = slice(start, start + size)
+        read = None if read_BP is None else read_BP[rows]
+        hidden.append(
+            janus.model.model.language_model(
+                inputs_embeds=prompt_BPD[rows], past_key_values=cache_of(rooms, rows),
+                use_cache=True, attention_mask=read, position_ids=_positions(read, P),
+            ).last_hidden_state[:, -1]
+        )  # fmt: skip
+    return torch.cat(hidden)
 
 
 def _likeliest(logits_RV: Tensor, rows_R: Tensor, place: int) -> Tensor:

@@ -6,20 +6,31 @@ batch of 8 that was two fifths of a step's time (Janus-Pro-1B's layers in fp32 o
 Shapes: R rows, H heads, L tokens read so far, M tokens there is room for, D width of a head.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+Room: TypeAlias = tuple[Tensor, Tensor]
+"""Memory for the keys and values of a layer, (R, H, M, D) each."""
+
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer; `keys` and `values` (R, H, L, D) are views of the room."""
+    """Keys and values of one layer; `keys` and `values` (R, H, L, D) are views of the room.
 
-    def __init__(self, num_tokens: int) -> None:
-        """Plan room for so many tokens; it is taken with the first."""
+    Attributes:
+        room: What they are views of; zeros where nothing was written yet.
+    """
+
+    def __init__(self, room: Room, num_read: int = 0) -> None:
+        """Read a room of which so many tokens are written already."""
         super().__init__()
-        self.num_tokens = num_tokens
-        self._room: tuple[Tensor, Tensor] | None = None
+        self.room = room
+        self.dtype, self.device = room[0].dtype, room[0].device
+        self.is_initialized = True
+        self._look(num_read)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -27,36 +38,59 @@ class RoomyLayer(DynamicLayer):
         """Add tokens' keys and values, (R, H, number, D), and return all so far."""
         start = self.get_seq_length()
         end = start + key_states.shape[2]
-        if self._room is None:
-            num_rows, num_heads, _, width = key_states.shape
-            shape = (num_rows, num_heads, self.num_tokens, width)
-            self._room = key_states.new_empty(shape), value_states.new_empty(shape)
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.is_initialized = True
-        for room, states in zip(self._room, (key_states, value_states), strict=True):
+        for room, states in zip(self.room, (key_states, value_states), strict=True):
             room[:, :, start:end] = states
         return self._look(end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows alone."""
-        if self._room is None:
-            return
-        end, (keys, values) = self.get_seq_length(), self._room
-        self._room = keys[indices], values[indices]
+        """Keep these rows alone, in this order; only rows that come to another place are copied."""
+        end = self.get_seq_length()
+        places = torch.arange(len(indices), device=indices.device)
+        moved = places[indices != places]
+        for room in self.room:
+            room[moved] = room[indices[moved]]
+        keys, values = self.room
+        self.room = keys[: len(indices)], values[: len(indices)]
         self._look(end)
 
     def _look(self, end: int) -> tuple[Tensor, Tensor]:
-        assert self._room is not None
-        keys, values = (room[:, :, :end] for room in self._room)
-        self.keys, self.values = keys, values
-        return keys, values
+        self.keys, self.values = (room[:, :, :end] for room in self.room)
+        return self.keys, self.values
 
 
-def make_cache(num_layers: int, num_tokens: int) -> Cache:
-    """Return an empty cache.
+def make_rooms(settings: Any, num_rows: int, num_tokens: int, like: Tensor) -> list[Room]:
+    """Take memory for keys and values.
 
     Args:
-        num_layers: Of the language model.
+        settings: Of the language model, as transformers has them.
+        num_rows: Rows of the batch.
         num_tokens: Most that will be read: prompt and new ones.
+        like: A tensor of the type and on the device that keys and values have.
     """
-    return Cache(layers=[RoomyLayer(num_tokens) for _ in range(num_layers)])
+    width = getattr(settings, "head_dim", None) or (
+        settings.hidden_size // settings.num_attention_heads
+    )
+    shape = (num_rows, settings.num_key_value_heads, num_tokens, width)
+    return [
+        (like.new_zeros(shape), like.new_zeros(shape)) for _ in range(settings.num_hidden_layers)
+    ]
+
+
+def cache_of(rooms: Sequence[Room], rows: slice = slice(None), num_read: int = 0) -> Cache:
+    """Return the cache of some rows of rooms, of which so many tokens are written already."""
+    return Cache(
+        layers=[RoomyLayer((keys[rows], values[rows]), num_read) for keys, values in rooms]
+    )
+
+
+def closing_gaps(goes_on_R: Tensor) -> Tensor:
+    """Return the rows that go on, int64, the last of them in the places of those that do not.
+
+    With `RoomyLayer.batch_select_indices` a row that ends costs one row's copy, not everybody's.
+    """
+    kept = goes_on_R.nonzero()[:, 0]
+    stay, come = kept[kept < len(kept)], kept[kept >= len(kept)]
+    order = torch.empty_like(kept)
+    order[stay] = stay
+    order[(~goes_on_R[: len(kept)]).nonzero()[:, 0]] = come
+    return order

@@ -7,6 +7,7 @@ token grids where they are asked for, and a page to look at, with what an audit 
 found.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,19 @@ from agetf_pipeline.experts.load import weights_hash
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
     from agetf_pipeline.captions.audit import CaptionAudit
     from agetf_pipeline.captions.versions import CaptionVersion
+    from agetf_pipeline.experts.janus import Janus
 
 STAGE = "caption"
 CODE_VERSION = "3"
 _MAX_REASONS = 3
+_LEAST_PART = 8
+"""Images that share the reading of the weights at each token; fewer are not worth a core."""
+_NUM_READERS = 8
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
@@ -170,18 +178,38 @@ def _update(
 def _caption_batch(
     config: PipelineConfig, workspace: Workspace, batch: pl.DataFrame
 ) -> pl.DataFrame:
+    """Caption a batch; on a CPU in parts side by side, each decoded and written on its own core."""
+    from agetf_pipeline.core.side_by_side import side_by_side
+    from agetf_pipeline.experts.janus import load_janus
+
+    janus = load_janus(config, workspace)
+    parts = _parts(batch, janus.device)
+    with side_by_side(janus.device, len(parts)) as workers:
+        done = workers.map(lambda part: _caption_part(config, workspace, janus, part), parts)
+        return to_frame([row for rows in done for row in rows], CAPTIONS)
+
+
+def _parts(batch: pl.DataFrame, device: "torch.device") -> list[pl.DataFrame]:
+    """Return a part a thread where each is large enough, else the batch as a whole."""
+    import torch
+
+    num_threads = torch.get_num_threads()
+    if device.type != "cpu" or batch.height < _LEAST_PART * num_threads:
+        return [batch]
+    return list(batch.iter_slices(-(-batch.height // num_threads)))
+
+
+def _caption_part(
+    config: PipelineConfig, workspace: Workspace, janus: "Janus", part: pl.DataFrame
+) -> list[dict]:
     from agetf_pipeline.captions.captioner import caption_faces
     from agetf_pipeline.captions.token_grids import save_grid
     from agetf_pipeline.captions.versions import request_of
-    from agetf_pipeline.data.images import original_ids
-    from agetf_pipeline.experts.faces import load_readable_faces
-    from agetf_pipeline.experts.janus import load_janus
 
-    janus, request = load_janus(config, workspace), request_of(config)
-    paths = batch["face_path"].to_list()
-    faces_NHWC, reasons = load_readable_faces(workspace, paths, janus.input_px, original_ids(batch))
+    request = request_of(config)
+    faces_NHWC, reasons = _load_faces(workspace, part, janus)
     readable = [
-        image_id for image_id, why in zip(batch["image_id"], reasons, strict=True) if why is None
+        image_id for image_id, why in zip(part["image_id"], reasons, strict=True) if why is None
     ]
     captions = (
         caption_faces(janus, faces_NHWC, readable, request, config.caption.token_grid)
@@ -190,7 +218,7 @@ def _caption_batch(
     )
     written = iter(captions)
     rows = []
-    for keys, reason in zip(batch.iter_rows(named=True), reasons, strict=True):
+    for keys, reason in zip(part.iter_rows(named=True), reasons, strict=True):
         row = dict.fromkeys(CAPTIONS.schema.names)
         row |= {name: keys[name] for name in CAPTIONS.key} | {"prompt": request.prompt}
         if reason is None:
@@ -210,7 +238,28 @@ def _caption_batch(
                 )
                 row["token_grid_path"] = workspace.relative(grid)
         rows.append({**row, "status": "ok" if reason is None else "failed", "reason": reason})
-    return to_frame(rows, CAPTIONS)
+    return rows
+
+
+def _load_faces(
+    workspace: Workspace, part: pl.DataFrame, janus: "Janus"
+) -> "tuple[np.ndarray, list[str | None]]":
+    """Read faces; for a GPU, which would wait, with several threads."""
+    import numpy as np
+
+    from agetf_pipeline.data.images import original_ids
+    from agetf_pipeline.experts.faces import load_readable_faces
+
+    def load(rows: pl.DataFrame) -> "tuple[np.ndarray, list[str | None]]":
+        paths = rows["face_path"].to_list()
+        return load_readable_faces(workspace, paths, janus.input_px, original_ids(rows))
+
+    if janus.device.type == "cpu":
+        return load(part)
+    with ThreadPoolExecutor(_NUM_READERS, "decode") as pool:
+        found = list(pool.map(load, part.iter_slices(-(-part.height // _NUM_READERS))))
+    reasons = [reason for _, some in found for reason in some]
+    return np.concatenate([faces for faces, _ in found]), reasons
 
 
 def _explain(failed: pl.DataFrame) -> list[str]:

@@ -1,9 +1,12 @@
 """The caption stage: rows, failures, reuse, and the cache's readers."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from captioned_shard import PARTITION, make_config, make_workspace, write_images
 
 from agetf_pipeline.captions import captioner
@@ -14,9 +17,10 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.images import load_faces
 from agetf_pipeline.data.schemas import CAPTIONS, IMAGES
 from agetf_pipeline.data.tables import read_table, table_path
-from agetf_pipeline.experts.janus import load_janus
+from agetf_pipeline.experts.janus import Janus, load_janus
 from agetf_pipeline.experts.janus_writing import Written
 from agetf_pipeline.stages import caption
 
@@ -198,6 +202,46 @@ def test_a_lost_or_damaged_index_is_made_again(workspace: Workspace) -> None:
         path.unlink() if damage is None else path.write_bytes(damage)
         assert len(open_embeddings(workspace, version)) == NUM_IMAGES
         assert path.read_bytes() == whole
+
+
+def test_a_batch_is_shared_among_the_cores_and_gives_the_same_rows(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(workspace, 18)
+    path, sizes, whole = table_path(workspace, CAPTIONS, PARTITION), [], captioner.caption_faces
+
+    def counting(janus: Janus, faces: np.ndarray, *others: object) -> list:
+        sizes.append((len(faces), torch.get_num_threads()))
+        return whole(janus, faces, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(captioner, "caption_faces", counting)
+    caption.run(_config(batch_size=16), workspace, PARTITION)
+    alone, before = read_table(workspace, CAPTIONS, [PARTITION]), torch.get_num_threads()
+    path.unlink()
+    two = _config(batch_size=16).model_copy(
+        update={"runtime": _config().runtime.model_copy(update={"num_threads": 2})}
+    )
+    try:
+        caption.run(two, workspace, PARTITION)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    # Two parts of eight on a core each, and what is too few to share on both.
+    assert sizes[:2] == [(16, 1), (2, 1)]
+    assert sorted(sizes[2:]) == [(2, 2), (8, 1), (8, 1)]
+    together = read_table(workspace, CAPTIONS, [PARTITION])
+    words = ["image_id", "raw_caption", "caption", "status"]
+    assert together.select(words).equals(alone.select(words))
+
+
+def test_for_a_gpu_faces_are_decoded_by_several_threads_in_order(workspace: Workspace) -> None:
+    images = read_table(workspace, IMAGES, [PARTITION])
+    for device in ("cpu", "cuda"):
+        janus: Any = SimpleNamespace(device=torch.device(device), input_px=32)
+        faces, reasons = caption._load_faces(workspace, images, janus)
+        assert reasons == [None] * NUM_IMAGES
+        for face, path in zip(faces, images["face_path"], strict=True):
+            np.testing.assert_array_equal(face, load_faces(workspace, [path], 32)[0])
 
 
 def _of_two(workspace: Workspace) -> Workspace:
