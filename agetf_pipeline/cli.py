@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.captions import add_parsers as add_captions_parsers
     from agetf_pipeline.commands.doctor import add_arguments as add_doctor_arguments
     from agetf_pipeline.commands.forget import add_arguments as add_forget_arguments
+    from agetf_pipeline.commands.join import add_arguments as add_join_arguments
     from agetf_pipeline.commands.model import add_parsers as add_model_parsers
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
     from agetf_pipeline.commands.registry import add_parsers as add_registry_parsers
@@ -105,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="change nothing: re-verify every link between originals, copies and rows",
             )
+
+    join = commands.add_parser(
+        "join", parents=[located], help="compute for a stage that another process runs"
+    )
+    add_join_arguments(join)
+    join.set_defaults(run=_join)
 
     render = commands.add_parser(
         "render", parents=[common], help="render photographs at ten ages, or at any"
@@ -204,6 +211,7 @@ def _run_stage(options: argparse.Namespace) -> int:
     from agetf_pipeline.config import load_config, workspace_of
     from agetf_pipeline.data.corpora import discover_partitions
     from agetf_pipeline.stages.catalogue import run_stage, select_partitions, stage_info
+    from agetf_pipeline.stages.joining import unclaimed_first
 
     config = load_config(options.config, options.overrides)
     workspace = workspace_of(config)
@@ -218,10 +226,16 @@ def _run_stage(options: argparse.Namespace) -> int:
             [] if info.partitioning == "none" else discover_partitions(config, workspace),
         )
     )
-    for partition in partitions:
+    for partition in unclaimed_first(workspace, options.stage, partitions):
         report = run_stage(options.stage, config, workspace, partition)
         _print_report(report)
     return 0
+
+
+def _join(options: argparse.Namespace) -> int:
+    from agetf_pipeline.commands.join import run
+
+    return run(options, say=print)
 
 
 def _audit_enhanced(config, workspace, partitions: list[str] | None) -> int:

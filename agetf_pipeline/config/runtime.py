@@ -31,7 +31,18 @@ class RuntimeConfig(Section):
     """Device, threads, and which weights may load. Not part of any fingerprint."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    num_threads: int | None = Field(default=None, ge=1, description="None: every core it may use.")
+    num_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of each process. None: every core it may use; with `num_workers`, its share.",
+    )
+    num_workers: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that compute a partition together in `predict`, `enhance`, "
+        "`recheck` and `caption`; others can join, see `agetf join` and docs/scale.md. Each loads "
+        "the networks.",
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = Field(
         default=False,

@@ -5,6 +5,7 @@ POSIX has them, want a file open for reading to share it and one open for writin
 """
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,3 +57,51 @@ def shared_lock(path: Path) -> Iterator[None]:
     with stream:
         fcntl.flock(stream, fcntl.LOCK_SH)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock alone; nothing is made, and nobody is waited for.
+
+    Who asks shares a free lock for an instant: `exclusive_lock` without `wait` may meet that.
+    """
+    try:
+        with path.open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+class Claims:
+    """Numbers, each of which one process at a time can have: locks of single bytes of one file.
+
+    They are freed by the kernel with the process that has them. All that a process has are gone,
+    too, when it closes the file, under whatever descriptor: open it once in a process.
+
+    Args:
+        path: An existing file. Its content does not matter, nor does its length.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("r+b")
+
+    def take(self, number: int) -> bool:
+        """Have a number, unless another process has it: then return False at once."""
+        try:
+            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number, os.SEEK_SET)
+        except (BlockingIOError, PermissionError):  # POSIX allows EACCES for a held one
+            return False
+        return True
+
+    def give_back(self, number: int) -> None:
+        """Let others have a number."""
+        fcntl.lockf(self._stream, fcntl.LOCK_UN, 1, number, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._stream.close()

@@ -70,7 +70,7 @@ def run_in_processes(
                     raise hanging(f"{len(workers)} processes", max_silence_s)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            _interrupt(set(multiprocessing.active_children()) - others)
+            interrupt(set(multiprocessing.active_children()) - others)
             raise
     try:
         return [future.result() for future in futures]
@@ -139,8 +139,9 @@ def _cpu_ticks(pid: int) -> int:
     return -1
 
 
-def _interrupt(workers: set[BaseProcess]) -> None:
+def interrupt(workers: Iterable[BaseProcess]) -> None:
     """End processes: a moment for what tidies up on an exception, then at once."""
+    workers = list(workers)
     for worker in workers:
         if worker.pid is not None and worker.is_alive():
             # The pool has a thread of its own that waits for its processes: one may be gone by now.

@@ -3,7 +3,9 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from agetf_pipeline.core.batches import watching
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import fingerprint, hash_files
-from agetf_pipeline.core.locks import exclusive_lock, shared_lock
+from agetf_pipeline.core.locks import exclusive_lock, is_held, shared_lock
 from agetf_pipeline.core.secrets import redact
 from agetf_pipeline.core.workspace import Workspace
 
@@ -47,6 +49,62 @@ class StageReport:
     messages: list[str] = field(default_factory=list)
     data_version: str = ""
     duration_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The work that a process is at, for those who share it out (`data/crew.py`).
+
+    Attributes:
+        stage: The stage's verb.
+        partition: The partition, for a partitioned stage.
+        data_version: Fingerprint of settings, code and inputs.
+        joins: Whether another process leads, and this one only computes some of the rows.
+        shown: Whether this process shows its progress.
+    """
+
+    stage: str
+    partition: str | None
+    data_version: str
+    joins: bool = False
+    shown: bool = True
+
+
+_assignment: ContextVar[Assignment | None] = ContextVar("assignment", default=None)
+_joins: ContextVar[bool | None] = ContextVar("joins", default=None)
+
+
+def current_assignment() -> Assignment | None:
+    """Return what `run_once` is at in this context; None outside of it."""
+    return _assignment.get()
+
+
+@contextmanager
+def joining(shown: bool = True) -> Iterator[None]:
+    """Let `run_once` join the run of another process while the block runs.
+
+    It then takes no lock of the stage, skips nothing and writes no report: what it calls computes
+    rows for the table of the process that leads, and raises when none are left to compute.
+
+    Args:
+        shown: Whether this process shows its progress.
+    """
+    token = _joins.set(shown)
+    try:
+        yield
+    finally:
+        _joins.reset(token)
+
+
+def stage_lock(workspace: Workspace, stage: str, partition: str | None = None) -> Path:
+    """Return the lock that a run of a stage holds alone."""
+    what = stage if partition is None else f"{stage} {partition}"
+    return workspace.state / "locks" / "stages" / f"{what}.lock"
+
+
+def is_running(workspace: Workspace, stage: str, partition: str | None = None) -> bool:
+    """Whether a process runs the stage now."""
+    return is_held(stage_lock(workspace, stage, partition))
 
 
 def report_path(workspace: Workspace, stage: str, partition: str | None = None) -> Path:
@@ -117,11 +175,16 @@ def run_once(
     path = report_path(workspace, stage, partition)
     what = stage if partition is None else f"{stage} {partition}"
     forgotten = _forgotten(workspace)
-    locks = workspace.state / "locks"
-    with (
-        shared_lock(locks / FORGETTING_LOCK),
-        exclusive_lock(locks / "stages" / f"{what}.lock", what),
-    ):
+    everybody = workspace.state / "locks" / FORGETTING_LOCK
+    shown = _joins.get()
+    if shown is not None:
+        with shared_lock(everybody), watching(what):
+            _on(Assignment(stage, partition, data_version, joins=True, shown=shown), work)
+        raise StageError(
+            f"Expected {what} to be work that several processes can share; found that it is not. "
+            "Let one process run it."
+        )
+    with shared_lock(everybody), exclusive_lock(stage_lock(workspace, stage, partition), what):
         if _forgotten(workspace) != forgotten:
             raise StageError(
                 f"Expected nobody to be forgotten while {what} waited for its lock; found that "
@@ -141,7 +204,7 @@ def run_once(
         started_s = time.monotonic()
         _LOGGER.info("%s: started", what)
         with watching(what) as shortages:
-            report = work()
+            report = _on(Assignment(stage, partition, data_version), work)
         report = dataclasses.replace(
             report,
             stage=stage,
@@ -162,6 +225,15 @@ def run_once(
             _LOGGER.warning("%s: %s", what, message)
         _LOGGER.info("%s: done in %.1f s %s", what, report.duration_s, report.counts or "")
         return report
+
+
+def _on(assignment: Assignment, work: Callable[[], StageReport]) -> StageReport:
+    """Do the work, which can look up what it is part of."""
+    token = _assignment.set(assignment)
+    try:
+        return work()
+    finally:
+        _assignment.reset(token)
 
 
 def _forgotten(workspace: Workspace) -> tuple[int, int] | None:

@@ -2,7 +2,8 @@
 
 A finished chunk is a part file beside the table, renamed into place after everything that its
 rows point to is on disk. A part or the table alone means done; any other file is an orphan, and
-is made again.
+is made again. Several processes can compute the chunks of one table (`crew`): its bytes are the
+same, whoever did what.
 """
 
 import logging
@@ -15,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agetf_pipeline.core.files import remove_temporary_files
-from agetf_pipeline.core.hashing import hash_bytes
 from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.core.work import current_assignment
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data import crew
 from agetf_pipeline.data.schemas import TableSpec
 from agetf_pipeline.data.streaming import SortedTable, open_table
 from agetf_pipeline.data.tables import conform, table_path, write_parquet
@@ -71,34 +73,45 @@ def update_table(
             not wanted; for what other versions made and may be asked for again. None: all go.
 
     Returns:
-        Counts of what was reused, computed and dropped.
+        Counts of what was reused, computed and dropped, whoever computed it.
+
+    Raises:
+        UnavailableError: Another process that computes some of it hangs.
+        ShiftEndedError: This process has joined another's run, and computed what was left.
+        StageError: It has joined, and would compute something else.
     """
     path = table_path(workspace, spec, partition)
     parts = workspace.state / "parts" / spec.name / partition
     compared = [name for name in wanted.columns if name in spec.schema.names]
     wanted = wanted.sort(spec.key)
+
+    def make(part: Path, chunk: pl.DataFrame) -> None:
+        write_parquet(part, conform(compute(chunk), spec))
+
+    assignment = current_assignment()
+    if assignment is not None and assignment.joins:
+        crew.join(workspace, spec, assignment, parts, wanted, compared, make, description)
     with exclusive_lock(workspace.state / "locks" / spec.name / f"{partition}.lock", description):
-        for folder in (path.parent, parts):
-            remove_temporary_files(folder)
-        leftover = sorted(parts.glob("*.parquet"))
-        sources = _open([*leftover, path], spec)
+        crew.take_down_stale(workspace, spec.name, partition)
+        remove_temporary_files(path.parent)
+        for leftover in parts.glob(".tmp-*"):  # nobody else writes here now, on any machine
+            leftover.unlink()
+        stored = sorted(parts.glob("*.parquet"))
+        sources = _open([*stored, path], spec)
         current, num_stored = _find_current(
             sources, spec, wanted.select(compared), is_current, keeps_besides
         )
         if drop_stale_first and current.height < num_stored:
-            sources, current = _drop_stale(path, spec, sources, current, leftover)
-            leftover = []
+            sources, current = _drop_stale(path, spec, sources, current, stored)
+            stored = []
         todo = wanted.join(current, on=spec.key, how="anti")
-        with Progress(description, todo.height) as progress:
-            fresh = []
-            for chunk in todo.iter_slices(chunk_size):
-                part = parts / f"{_chunk_name(chunk, compared)}.parquet"
-                if part in leftover:  # what it holds no longer counts, but is still to be merged
-                    part = part.with_stem(f"{part.stem}-again")
-                write_parquet(part, conform(compute(chunk), spec))
-                fresh.append(part)
-                progress.advance(chunk.height)
-        if todo.height or leftover or current.height != num_stored or not path.exists():
+        chunks = crew.Chunks(todo, chunk_size, parts, crew.new_token())
+        if len(chunks) > 1 and assignment is not None and crew.is_shared(assignment, spec.name):
+            crew.lead(workspace, spec, assignment, chunks, compared, make, description)
+        else:
+            _compute(chunks, make, description)
+        if todo.height or stored or current.height != num_stored or not path.exists():
+            fresh = [chunks.part(number) for number in range(len(chunks))]
             kept = current.select(spec.key).join(wanted, on=spec.key, how="anti")
             every = pl.concat([wanted.select(spec.key), kept]).sort(spec.key)
             _merge(path, spec, sources, _open(fresh, spec), every, current)
@@ -110,6 +123,15 @@ def update_table(
         description, wanted.height - todo.height, todo.height, num_dropped,
     )  # fmt: skip
     return IncrementalResult(wanted.height - todo.height, todo.height, num_dropped)
+
+
+def _compute(chunks: crew.Chunks, make: crew.Make, description: str) -> None:
+    """Compute all chunks in this process alone."""
+    with Progress(description, chunks.todo.height) as progress:
+        for number in range(len(chunks)):
+            chunk = chunks.rows(number)
+            make(chunks.part(number), chunk)
+            progress.advance(chunk.height)
 
 
 def _open(paths: list[Path], spec: TableSpec) -> list[SortedTable]:
@@ -138,8 +160,8 @@ def _find_current(
 ) -> tuple[pl.DataFrame, int]:
     """Return the keys that need not be computed with the place of their source, and what is stored.
 
-    Where a key is stored several times, the first source counts. Only keys and versions are held,
-    so that memory does not grow with what a row holds.
+    Where a key is stored several times, the first source that holds counts. Only keys and versions
+    are in memory, so that it does not grow with what a row holds.
     """
     compared = wanted.columns
     columns = None if is_current is not None else list(dict.fromkeys([*spec.key, *compared]))
@@ -161,7 +183,8 @@ def _find_current(
                     holds.with_columns(holds=True), on=spec.key, how="left", maintain_order="left"
                 ).select(*spec.key, source=pl.lit(place, pl.Int64), holds=pl.col("holds"))
             )
-    every = pl.concat(found).unique(spec.key, keep="first", maintain_order=True)
+    holding_first = pl.concat(found).sort("holds", nulls_last=True, maintain_order=True)
+    every = holding_first.unique(spec.key, keep="first", maintain_order=True)
     return every.filter(pl.col("holds").fill_null(False)).drop("holds"), every.height
 
 
@@ -204,7 +227,3 @@ def _merge(
                     frames.append(rows.join(its, on=spec.key, how="semi"))
             if frames:
                 writer.write(pl.concat(frames))
-
-
-def _chunk_name(chunk: pl.DataFrame, compared: list[str]) -> str:
-    return hash_bytes(chunk.select(compared).write_ndjson().encode())[:32]

@@ -73,5 +73,12 @@ def run_stage(
             f"Expected {'no partition' if info.partitioning == 'none' else 'a partition'} for "
             f"stage '{name}'; found {partition!r}."
         )
+    from agetf_pipeline.data.hands import with_hands
+    from agetf_pipeline.stages.joining import hands_of
+
     run = importlib.import_module(f"agetf_pipeline.stages.{name}").run
-    return run(config, workspace) if partition is None else run(config, workspace, partition)
+    if partition is None:
+        return run(config, workspace)
+    config, hands = hands_of(name, config, workspace, partition)
+    with with_hands(hands):
+        return run(config, workspace, partition)

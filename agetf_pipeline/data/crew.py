@@ -1,0 +1,434 @@
+"""Many workers at one partition of a table: who leads, who joins, and who computes which chunk.
+
+The leader is the run of the stage. It holds the stage's lock, decides what there is to do, and
+hangs it out on a board: the keys of the rows, cut into chunks. Whoever joins computes the same
+stage up to there, finds by the board's digest that it would compute the same rows (same settings,
+weights, code and inputs), and takes chunks that nobody has. A chunk is somebody's by a kernel lock,
+and done when its part file is there. So a worker that dies loses the chunk that it was at, and a
+leader that dies loses nothing: the next one takes over the parts.
+
+Three locks, always taken in this order:
+- the crew's, which every member shares while it works on a chunk, and which is the leader's alone
+  while the board is put up or taken down: nobody is in the middle of a chunk then;
+- the chunk's (a byte of the file `claims`).
+"""
+
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from agetf_pipeline.core.errors import DataError, StageError, UnavailableError
+from agetf_pipeline.core.files import atomic_path, read_json, write_json
+from agetf_pipeline.core.locks import Claims, exclusive_lock, shared_lock
+from agetf_pipeline.core.parallel import MAX_SILENCE_S
+from agetf_pipeline.core.patience import SLICE_S
+from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.core.work import Assignment
+from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.hands import Hands, current_hands
+from agetf_pipeline.data.schemas import TableSpec
+
+_LOGGER = logging.getLogger(__name__)
+JOINABLE = {
+    "predict": "predictions",
+    "enhance": "enhanced",
+    "recheck": "enhanced_ages",
+    "caption": "captions",
+}
+"""Stages that can be joined, and the table that each of them makes chunk by chunk."""
+_BOARD, _TODO, _CLAIMS = "board.json", "todo.parquet", "claims"
+_POLL_S = 0.05
+_TALLY_S = 1.0
+_HASHED_ROWS = 8192
+
+Make = Callable[[Path, pl.DataFrame], None]
+"""Computes the rows of a chunk, and writes them as a part."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """What there is to do, as the leader hangs it out.
+
+    Attributes:
+        token: Of this board alone.
+        stage: The stage's verb.
+        partition: The partition.
+        data_version: Fingerprint of the leader's settings, code and inputs.
+        digest: Hash of every row that is to be computed, with the versions that it is of.
+        chunk_size: Rows of a chunk.
+        num_rows: Rows in all.
+        leader: Host and process, for people.
+    """
+
+    token: str
+    stage: str
+    partition: str
+    data_version: str
+    digest: str
+    chunk_size: int
+    num_rows: int
+    leader: str
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """What is to be computed, in slices, each with the part file that says that it is done."""
+
+    todo: pl.DataFrame
+    size: int
+    parts: Path
+    token: str
+
+    def __len__(self) -> int:
+        return -(-self.todo.height // self.size)
+
+    def rows(self, number: int) -> pl.DataFrame:
+        """Return what is to be computed of a chunk."""
+        return self.todo.slice(number * self.size, self.size)
+
+    def part(self, number: int) -> Path:
+        """Return the part file of a chunk; no other run has one of that name."""
+        return self.parts / f"{self.token}-{number:06d}.parquet"
+
+    def is_done(self, number: int) -> bool:
+        """Whether its part is there."""
+        return self.part(number).exists()
+
+    def count_done(self) -> int:
+        """Return how many rows are in parts, whoever made them."""
+        done = {entry.name for entry in os.scandir(self.parts)} if self.parts.is_dir() else set()
+        numbers = [n for n in range(len(self)) if self.part(n).name in done]
+        return sum(min(self.size, self.todo.height - n * self.size) for n in numbers)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What a worker that joined has done.
+
+    Attributes:
+        token: Of the board that it worked at.
+        num_chunks: Chunks that it computed.
+        num_rows: Their rows.
+        nothing_left: Whether every chunk was done or in work; else the board was taken down first.
+    """
+
+    token: str
+    num_chunks: int
+    num_rows: int
+    nothing_left: bool
+
+
+class ShiftEndedError(Exception):
+    """A worker has done its part of the table; what the stage does afterwards is the leader's."""
+
+    def __init__(self, shift: Shift) -> None:
+        super().__init__("the shift has ended")
+        self.shift = shift
+
+
+def new_token() -> str:
+    """Return a name that no other run gives its parts."""
+    return secrets.token_hex(6)
+
+
+def crew_folder(workspace: Workspace, table: str, partition: str) -> Path:
+    """Return where the board of a partition hangs."""
+    return workspace.state / "crew" / table / partition
+
+
+def crew_lock(workspace: Workspace, table: str, partition: str) -> Path:
+    """Return the lock that the members of a crew share while they work on a chunk."""
+    return workspace.state / "locks" / "crew" / table / f"{partition}.lock"
+
+
+def read_board(folder: Path) -> Board | None:
+    """Return the board of a partition; None where there is none.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        return Board(**read_json(folder / _BOARD))
+    except FileNotFoundError:
+        return None
+    except TypeError as error:
+        raise DataError(
+            f"Expected {folder / _BOARD} to be of this version; found {error}. Start the stage "
+            "again, on the machine that leads and on those that join in the same version."
+        ) from error
+
+
+def list_boards(workspace: Workspace, stage: str) -> list[Board]:
+    """Return the boards of a stage, sorted by partition."""
+    top = workspace.state / "crew" / JOINABLE[stage]
+    boards = [read_board(path.parent) for path in sorted(top.rglob(_BOARD))]
+    return [board for board in boards if board is not None and board.stage == stage]
+
+
+def is_shared(assignment: Assignment | None, table: str) -> bool:
+    """Whether a table that is being updated is work that others may join."""
+    return assignment is not None and JOINABLE.get(assignment.stage) == table
+
+
+def take_down_stale(workspace: Workspace, table: str, partition: str) -> None:
+    """Take down the board that an interrupted run left; its workers finish the chunks they are at.
+
+    To be called by whoever holds the lock of the table's partition.
+
+    Raises:
+        UnavailableError: A worker of it hangs.
+    """
+    folder, lock = crew_folder(workspace, table, partition), crew_lock(workspace, table, partition)
+    if not lock.exists():  # nobody ever joined
+        return
+    (folder / _BOARD).unlink(missing_ok=True)
+    hands = current_hands()
+    with _alone(lock, hands.max_silence_s if hands is not None else MAX_SILENCE_S):
+        _clear(folder)
+
+
+def lead(
+    workspace: Workspace,
+    spec: TableSpec,
+    assignment: Assignment,
+    chunks: Chunks,
+    compared: list[str],
+    make: Make,
+    description: str,
+) -> None:
+    """Have every chunk computed: by this process, those that it starts, and those that join.
+
+    Args:
+        workspace: The workspace.
+        spec: The table.
+        assignment: The run that this is part of.
+        chunks: What is to be computed.
+        compared: Columns of `chunks.todo` that say which row it is, of which versions.
+        make: Computes a chunk and writes its part.
+        description: For the progress display.
+
+    Raises:
+        UnavailableError: A worker hangs.
+    """
+    partition = assignment.partition or ""
+    folder = crew_folder(workspace, spec.name, partition)
+    lock = crew_lock(workspace, spec.name, partition)
+    hands = current_hands() or Hands()
+    board = Board(
+        token=chunks.token,
+        stage=assignment.stage,
+        partition=partition,
+        data_version=assignment.data_version,
+        digest=_digest(chunks.todo, compared),
+        chunk_size=chunks.size,
+        num_rows=chunks.todo.height,
+        leader=f"process {os.getpid()} on {socket.gethostname()}",
+    )
+    with _alone(lock, hands.max_silence_s):
+        _put_up(folder, board, chunks.todo.select(spec.key))
+    try:
+        with (
+            hands.hired(len(chunks)),
+            Progress(description, chunks.todo.height) as progress,
+            closing(Claims(folder / _CLAIMS)) as claims,
+        ):
+            tally = _Tally(chunks, progress)
+            _lead(chunks, claims, make, tally, hands)
+            tally.take(force=True)
+            (folder / _BOARD).unlink()
+            with _alone(lock, hands.max_silence_s):
+                _clear(folder)
+    finally:
+        # After an error: who joined sees it before the next chunk.
+        (folder / _BOARD).unlink(missing_ok=True)
+
+
+def join(
+    workspace: Workspace,
+    spec: TableSpec,
+    assignment: Assignment,
+    parts: Path,
+    wanted: pl.DataFrame,
+    compared: list[str],
+    make: Make,
+    description: str,
+) -> None:
+    """Compute chunks of another process's run that nobody else has; then raise `ShiftEndedError`.
+
+    Args:
+        workspace: The workspace.
+        spec: The table.
+        assignment: The run that is joined, as this process sees it.
+        parts: Folder of the part files.
+        wanted: As `update_table` is given it, sorted by key.
+        compared: Its columns that say which row it is, of which versions.
+        make: Computes a chunk and writes its part.
+        description: For the progress display.
+
+    Raises:
+        ShiftEndedError: Always, at the end: no chunk is left, or there is no board any more.
+        StageError: The run was started with other settings, weights, code or inputs.
+    """
+    partition = assignment.partition or ""
+    folder = crew_folder(workspace, spec.name, partition)
+    lock = crew_lock(workspace, spec.name, partition)
+    if not lock.exists():
+        raise ShiftEndedError(Shift("", 0, 0, nothing_left=False))
+    with shared_lock(lock):
+        board = read_board(folder)
+        if board is None:
+            raise ShiftEndedError(Shift("", 0, 0, nothing_left=False))
+        keys = pl.read_parquet(folder / _TODO)
+        claims_file = Claims(folder / _CLAIMS)
+    todo = keys.join(wanted, on=spec.key, how="left", maintain_order="left")
+    todo = todo.select(wanted.columns)
+    _require_same(board, assignment, _digest(todo, compared))
+    chunks = Chunks(todo, board.chunk_size, parts, board.token)
+    num_chunks = num_rows = 0
+    with (
+        closing(claims_file) as claims,
+        Progress(f"{description} (joined)", todo.height, assignment.shown) as progress,
+    ):
+        for number in range(len(chunks)):
+            if chunks.is_done(number):
+                continue
+            with shared_lock(lock):
+                if read_board(folder) != board:
+                    raise ShiftEndedError(Shift(board.token, num_chunks, num_rows, False))
+                if _compute(chunks, number, claims, make):
+                    num_chunks += 1
+                    num_rows += chunks.rows(number).height
+                    progress.advance(chunks.rows(number).height)
+    raise ShiftEndedError(Shift(board.token, num_chunks, num_rows, nothing_left=True))
+
+
+def _lead(chunks: Chunks, claims: Claims, make: Make, tally: "_Tally", hands: Hands) -> None:
+    """Take chunks in order; then wait for those of others, and take what a dead one had."""
+    left = list(range(len(chunks)))
+    silent_s, looked_s = 0.0, time.monotonic()
+    while left:
+        waiting = []
+        for number in left:
+            if chunks.is_done(number) or _compute(chunks, number, claims, make):
+                silent_s, looked_s = 0.0, time.monotonic()
+            else:
+                waiting.append(number)
+            tally.take()
+        left = waiting
+        if left:
+            time.sleep(_POLL_S)
+            now_s = time.monotonic()
+            # Where this process was stopped meanwhile, so were perhaps the others.
+            silent_s += min(now_s - looked_s, SLICE_S)
+            looked_s = now_s
+            if hands.are_at_work():
+                silent_s = 0.0
+            if silent_s > hands.max_silence_s:
+                raise _hanging(hands.max_silence_s, f"{len(left)} chunks")
+
+
+def _compute(chunks: Chunks, number: int, claims: Claims, make: Make) -> bool:
+    """Compute a chunk and return True, unless somebody has it or had it."""
+    if not claims.take(number):
+        return False
+    try:
+        if chunks.is_done(number):
+            return False
+        make(chunks.part(number), chunks.rows(number))
+        return True
+    finally:
+        claims.give_back(number)
+
+
+class _Tally:
+    """Shows how many rows are done, whoever computed them."""
+
+    def __init__(self, chunks: Chunks, progress: Progress) -> None:
+        self._chunks, self._progress = chunks, progress
+        self._num_shown = 0
+        self._counted_s = time.monotonic()
+
+    def take(self, force: bool = False) -> None:
+        if force or time.monotonic() - self._counted_s > _TALLY_S:
+            num_done = self._chunks.count_done()
+            self._progress.advance(max(0, num_done - self._num_shown))
+            self._num_shown, self._counted_s = num_done, time.monotonic()
+
+
+def _put_up(folder: Path, board: Board, keys: pl.DataFrame) -> None:
+    """Write the board, last of its files; under the crew's lock alone."""
+    _clear(folder)
+    with atomic_path(folder / _TODO) as temporary:
+        keys.write_parquet(temporary)
+    (folder / _CLAIMS).touch()
+    write_json(folder / _BOARD, asdict(board))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what belongs to a board; under the crew's lock alone."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
+def _alone(lock: Path, max_silence_s: float) -> Iterator[None]:
+    """Hold the crew's lock alone, once everybody has finished the chunk they are at."""
+    waited_s = 0.0
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(exclusive_lock(lock, "the crew", wait=False))
+                break
+            except StageError:
+                if waited_s > max_silence_s:
+                    raise _hanging(max_silence_s, "the chunks of an earlier run") from None
+            if waited_s == 0.0:
+                _LOGGER.info("waiting until the workers of %s have finished a chunk", lock.stem)
+            time.sleep(_POLL_S)
+            waited_s += _POLL_S
+        yield
+
+
+def _digest(todo: pl.DataFrame, compared: Sequence[str]) -> str:
+    """Return the hash of rows that are to be computed."""
+    digest = hashlib.sha256()
+    for rows in todo.select(compared).iter_slices(_HASHED_ROWS):
+        digest.update(rows.write_ndjson().encode())
+    return digest.hexdigest()
+
+
+def _require_same(board: Board, assignment: Assignment, digest: str) -> None:
+    if board.data_version == assignment.data_version and board.digest == digest:
+        return
+    what = (
+        "other rows to compute"
+        if board.data_version == assignment.data_version
+        else "other settings, weights, code or inputs"
+    )
+    raise StageError(
+        f"Expected to join {board.stage} {board.partition} with what {board.leader} started it "
+        f"with; found {what} here. Give this command the same config file and overrides, the same "
+        "version of the code and the same workspace; results of both would be mixed in one table."
+    )
+
+
+def _hanging(max_silence_s: float, what: str) -> UnavailableError:
+    return UnavailableError(
+        f"Expected {what} that other workers have in work to be finished; found no sign of it in "
+        f"{max_silence_s:g} s. End those workers (`lslocks` on their machines names them), and run "
+        "this again: what was finished is kept. For chunks that take longer, raise "
+        "runtime.max_silence_s."
+    )
