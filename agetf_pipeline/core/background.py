@@ -1,7 +1,8 @@
-"""Work done a little ahead, in a thread of its own: decoding while the networks compute."""
+"""Work done a little ahead, in threads of its own: decoding while the networks compute."""
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
@@ -39,6 +40,7 @@ def map_ahead(
     items: Iterable[S],
     num_ahead: int = 2,
     max_silence_s: float | None = None,
+    num_threads: int = 1,
 ) -> Generator[T, None, None]:
     """Yield `function(item)` of every item in order, computed up to `num_ahead` items ahead.
 
@@ -47,10 +49,11 @@ def map_ahead(
     work, which may hang.
 
     Args:
-        function: Runs in one other thread, one item after the other.
+        function: Runs in other threads; in one, one item after the other.
         items: Read in the caller's thread.
         num_ahead: Results that may wait.
         max_silence_s: How long an item may take while this process runs; None: for ever.
+        num_threads: Threads that take items. More than `num_ahead` + 1 would idle.
 
     Raises:
         UnavailableError: An item took longer. Its thread is left behind: nobody can end one that
@@ -59,8 +62,12 @@ def map_ahead(
     pending: deque[Future[T]] = deque()
     waiting: queue.SimpleQueue[tuple[Future[T], S] | None] = queue.SimpleQueue()
     # A daemon: the threads of an executor are waited for at the end of the process.
-    thread = threading.Thread(target=_work, args=(function, waiting), name="ahead", daemon=True)
-    thread.start()
+    threads = [
+        threading.Thread(target=_work, args=(function, waiting), name="ahead", daemon=True)
+        for _ in range(num_threads)
+    ]
+    for thread in threads:
+        thread.start()
     hangs = False
     try:
         for item in items:
@@ -81,9 +88,12 @@ def map_ahead(
     finally:
         for future in pending:
             future.cancel()
-        waiting.put(None)
-        if not hangs:
-            thread.join(_GRACE_S if max_silence_s is None else min(_GRACE_S, max_silence_s))
+        for _ in threads:
+            waiting.put(None)
+        grace_s = _GRACE_S if max_silence_s is None else min(_GRACE_S, max_silence_s)
+        ends_s = time.monotonic() + grace_s
+        for thread in () if hangs else threads:
+            thread.join(max(0.0, ends_s - time.monotonic()))
 
 
 def _work(

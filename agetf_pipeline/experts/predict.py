@@ -49,15 +49,18 @@ def read_faces(
     """
     if len(faces_NHWC) != len(image_ids):
         raise ValueError(f"{len(faces_NHWC)} faces do not go with {len(image_ids)} image ids")
+    from agetf_pipeline.experts.preprocess import shared_faces
+
     rows = []
-    for expert in experts:
-        size = batch_size if isinstance(batch_size, int) else batch_size[expert.name]
+    with shared_faces():
+        for expert in experts:
+            size = batch_size if isinstance(batch_size, int) else batch_size[expert.name]
 
-        def read(part: slice, expert: AgeExpert = expert) -> list[dict]:
-            return _read_batch(expert, faces_NHWC[part], image_ids[part])
+            def read(part: slice, expert: AgeExpert = expert) -> list[dict]:
+                return _read_batch(expert, faces_NHWC[part], image_ids[part])
 
-        for _, found in in_batches(read, len(image_ids), size, _work(expert)):
-            rows += found
+            for _, found in in_batches(read, len(image_ids), size, _work(expert)):
+                rows += found
     return to_frame(rows, PREDICTIONS)
 
 

@@ -3,6 +3,9 @@
 Shapes: N images, C channels, H height, W width.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +55,25 @@ def profile_named(name: str) -> Profile:
     return PROFILES[name]
 
 
+_of_thread = threading.local()
+
+
+@contextmanager
+def shared_faces() -> Iterator[None]:
+    """Within it, networks of one input size that read the same faces share their pixels.
+
+    The last faces that `faces_to_tensor` made are given again, in this thread, for the same part of
+    the same array: it must live, and not change, as long as the block runs, and nobody may write
+    into the tensor.
+    """
+    before = getattr(_of_thread, "last", None)
+    _of_thread.last = {}
+    try:
+        yield
+    finally:
+        _of_thread.last = before
+
+
 def faces_to_tensor(faces_NHWC: np.ndarray, device: torch.device, input_px: int) -> Tensor:
     """Return faces as float32 (N, 3, input_px, input_px), RGB, 0 to 255, on `device`.
 
@@ -75,9 +97,28 @@ def faces_to_tensor(faces_NHWC: np.ndarray, device: torch.device, input_px: int)
         raise DataError(
             f"Expected square faces; found {shape[1]} x {shape[2]}. Crop or align them first."
         )
-    x_NCHW = torch.from_numpy(np.ascontiguousarray(faces_NHWC)).to(device).permute(0, 3, 1, 2)
-    x_NCHW = x_NCHW.float()
-    if shape[0] and shape[1] != input_px:
+    last: dict[tuple, Tensor] | None = getattr(_of_thread, "last", None)
+    place = (faces_NHWC.ctypes.data, shape, faces_NHWC.strides, input_px, device)
+    if last is not None and place in last:
+        return last[place]
+    x_NCHW = _resized(_to_device(faces_NHWC, device), input_px)
+    if last is not None:
+        last.clear()
+        last[place] = x_NCHW
+    return x_NCHW
+
+
+def _to_device(faces_NHWC: np.ndarray, device: torch.device) -> Tensor:
+    """Return the bytes as uint8 (N, 3, H, W); copied to a GPU while the caller goes on."""
+    bytes_NHWC = torch.from_numpy(np.ascontiguousarray(faces_NHWC))
+    if device.type == "cuda":
+        bytes_NHWC = bytes_NHWC.pin_memory()
+    return bytes_NHWC.to(device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def _resized(bytes_NCHW: Tensor, input_px: int) -> Tensor:
+    x_NCHW, shape = bytes_NCHW.float(), bytes_NCHW.shape
+    if shape[0] and shape[2] != input_px:
         size = (input_px, input_px)
         x_NCHW = F.interpolate(x_NCHW, size=size, mode="bilinear", antialias=True).clamp(0, 255)
     return x_NCHW
@@ -89,4 +130,5 @@ def normalise(x_NCHW: Tensor, profile: Profile) -> Tensor:
         x_NCHW = x_NCHW.flip(1)
     mean_C11 = x_NCHW.new_tensor(profile.mean)[:, None, None]
     std_C11 = x_NCHW.new_tensor(profile.std)[:, None, None]
-    return (x_NCHW * profile.scale - mean_C11) / std_C11
+    # In place from the second step on: the pixels may be shared, what is made of them is not.
+    return (x_NCHW * profile.scale).sub_(mean_C11).div_(std_C11)

@@ -6,12 +6,14 @@ tried again whenever the stage runs anew.
 """
 
 import logging
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
-from agetf_pipeline.core.devices import set_num_threads
+from agetf_pipeline.core.devices import resolve_device, set_num_threads
 from agetf_pipeline.core.errors import ConfigError, StageError
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.incremental import update_table
@@ -114,56 +116,96 @@ def _read_chunk(
 ) -> pl.DataFrame:
     """Read a slice of the wanted rows; each image is decoded once for all experts.
 
-    The next faces are decoded while the networks read these. Images that cannot be decoded are
-    added to `unreadable`.
+    On a CPU batches are read side by side, each by all experts on one core; on a GPU one after the
+    other. The next faces are decoded meanwhile. Images that cannot be decoded are added to
+    `unreadable`.
     """
+    import torch
+
     from agetf_pipeline.core.background import map_ahead
+    from agetf_pipeline.core.side_by_side import side_by_side
     from agetf_pipeline.data.images import original_ids
-    from agetf_pipeline.experts.batching import batch_sizes
+    from agetf_pipeline.experts.batching import batch_sizes, num_side_by_side
     from agetf_pipeline.experts.faces import load_readable_faces
 
     sizes = batch_sizes(config)
     size_px = max(expert.input_px for expert in config.train_experts.experts.values())
     images = chunk.select("image_id", "path", "face_path").unique("image_id").sort("image_id")
 
-    def load(some: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray, list[str | None]]:
+    def load(some: pl.DataFrame) -> _Loaded:
         paths = some["face_path"].to_list()
-        return some, *load_readable_faces(workspace, paths, size_px, original_ids(some))
+        return _Loaded(some, *load_readable_faces(workspace, paths, size_px, original_ids(some)))
 
-    frames = []
-    slices = images.iter_slices(max(sizes.values()))
-    ahead = map_ahead(load, slices, max_silence_s=config.runtime.max_silence_s)
-    for some, faces_NHWC, reasons in ahead:
-        wanted = chunk.join(some.select("image_id"), on="image_id", how="semi")
-        why = dict(zip(some["image_id"], reasons, strict=True))
-        unreadable.update(image_id for image_id, reason in why.items() if reason is not None)
-        frames += _read_loaded(experts, wanted, faces_NHWC, why, sizes)
+    def read(loaded: _Loaded) -> tuple[_Loaded, list[pl.DataFrame]]:
+        wanted = chunk.join(loaded.images.select("image_id"), on="image_id", how="semi")
+        return loaded, _read_loaded(experts, wanted, loaded, sizes)
+
+    num_threads = torch.get_num_threads()
+    ahead = map_ahead(
+        load,
+        images.iter_slices(max(sizes.values())),
+        num_ahead=num_threads + 1,
+        max_silence_s=config.runtime.max_silence_s,
+        num_threads=num_threads,
+    )
+    frames: list[pl.DataFrame] = []
+    device = resolve_device(config.runtime.device)
+    with (
+        closing(ahead),
+        side_by_side(device, num_side_by_side(config)) as workers,
+        closing(workers.map(read, ahead)) as done,
+    ):
+        for loaded, rows in done:
+            unreadable.update(loaded.why)
+            frames += rows
     return pl.concat(frames)
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """Decoded faces of some images.
+
+    Attributes:
+        images: Rows of the images.
+        faces_NHWC: uint8 (M, H, W, 3), those that could be decoded, in order.
+        reasons: Of each image None, or why it could not be decoded.
+    """
+
+    images: pl.DataFrame
+    faces_NHWC: np.ndarray
+    reasons: list[str | None]
+
+    @property
+    def why(self) -> dict[str, str]:
+        """Why images could not be decoded, by their id."""
+        pairs = zip(self.images["image_id"], self.reasons, strict=True)
+        return {image_id: reason for image_id, reason in pairs if reason is not None}
+
+
 def _read_loaded(
-    experts: list[AgeExpert],
-    wanted: pl.DataFrame,
-    faces_NHWC: np.ndarray,
-    why: dict[str, str | None],
-    sizes: dict[str, int],
+    experts: list[AgeExpert], wanted: pl.DataFrame, loaded: _Loaded, sizes: dict[str, int]
 ) -> list[pl.DataFrame]:
-    """Read decoded faces; `why` says of each image None, or why it could not be decoded."""
+    """Read decoded faces, and say of the others why they have no reading."""
     from agetf_pipeline.experts.predict import failed_row, read_faces
 
-    readable = [image_id for image_id, reason in why.items() if reason is None]
+    why = loaded.why
+    readable = [image_id for image_id in loaded.images["image_id"] if image_id not in why]
     place = {image_id: index for index, image_id in enumerate(readable)}
     frames, failures = [], []
+    alike: dict[tuple[str, ...], list[AgeExpert]] = {}
     for expert in experts:
         its = wanted.filter(pl.col("expert") == expert.name)["image_id"].to_list()
-        ids = [image_id for image_id in its if image_id in place]
-        faces = faces_NHWC[[place[image_id] for image_id in ids]]
-        frames.append(read_faces([expert], faces, ids, sizes))
+        alike.setdefault(tuple(id_ for id_ in its if id_ in place), []).append(expert)
         failures += [
-            failed_row(image_id, expert.name, expert.version, why[image_id] or "")
+            failed_row(image_id, expert.name, expert.version, why[image_id])
             for image_id in its
-            if image_id not in place
+            if image_id in why
         ]
+    # Experts that want the same faces share what is made of them: nearly always all of them.
+    for ids, some in alike.items():
+        whole = list(ids) == readable
+        faces = loaded.faces_NHWC if whole else loaded.faces_NHWC[[place[id_] for id_ in ids]]
+        frames.append(read_faces(some, faces, ids, sizes))
     return [*frames, to_frame(failures, PREDICTIONS)]
 
 
