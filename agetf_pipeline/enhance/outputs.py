@@ -5,6 +5,7 @@
 that whoever reads the folder finds the whole shard there.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -89,11 +90,16 @@ def remove_orphans(folder: Path, image_ids: set[str]) -> int:
 
     Only files named as outputs are touched.
     """
-    orphans = [
-        path
-        for path in folder.glob("*")
-        if is_output(path.name) and path.stem not in image_ids and not path.is_dir()
-    ]
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as entries:  # names one by one: a shard may have very many
+        orphans = [
+            Path(entry.path)
+            for entry in entries
+            if is_output(entry.name)
+            and entry.name.partition(".")[0] not in image_ids
+            and not entry.is_dir()
+        ]
     for orphan in orphans:
         orphan.unlink()
     return len({orphan.stem for orphan in orphans})

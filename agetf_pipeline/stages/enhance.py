@@ -23,7 +23,8 @@ from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data.images import read_rgb
 from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.schemas import ENHANCED, IMAGES
-from agetf_pipeline.data.tables import read_table, table_hashes, table_path, to_frame
+from agetf_pipeline.data.streaming import read_slices
+from agetf_pipeline.data.tables import table_hashes, table_path, to_frame
 from agetf_pipeline.enhance.load import (
     ddcolor_path,
     esrgan_path,
@@ -32,6 +33,7 @@ from agetf_pipeline.enhance.load import (
     trained_on,
     wanted_precision,
 )
+from agetf_pipeline.enhance.tally import Tally
 from agetf_pipeline.stages.base import StageReport, run_once
 
 if TYPE_CHECKING:
@@ -40,13 +42,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 STAGE = "enhance"
 CODE_VERSION = "2"
-_MAX_REASONS = 3
 _NOT_OF_THE_RESULT = {
     "chunk_size", "batch_size", "max_failed_fraction", "max_memory_mib", "engine", "precision",
 }  # fmt: skip
 """Settings without which a row is the same. Engine and precision stand in the networks' versions,
 which matter only to the images that went through them."""
 _NUM_AHEAD = 32
+_SLICE_ROWS = 4096
 _NUM_UNWRITTEN = 16
 
 
@@ -119,7 +121,8 @@ def _work(
     device = resolve_device(config.runtime.device)
     enhancer = build_enhancer(section, colouriser, resolver, device)
     versions = {"ddcolor": colouriser.version, "esrgan": resolver.version}
-    images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
+    places = ["image_id", "path", "face_path"]
+    images = pl.concat(read_slices(workspace, IMAGES, partition, _SLICE_ROWS, places))
     folder = enhanced_folder(workspace, partition)
     remove_temporary_files(folder)
     version = settings_version(config)
@@ -141,8 +144,7 @@ def _work(
                 | (pl.col("esrgan_version") == versions["esrgan"])
             )
         ).to_series()
-        located = rows.join(images, on="image_id", how="left", maintain_order="left")
-        return same & intact(workspace, located)
+        return same & intact(workspace, _located(rows, images))
 
     result = update_table(
         workspace,
@@ -156,16 +158,29 @@ def _work(
         is_current,
         drop_stale_first=True,
     )
-    rows = read_table(workspace, ENHANCED, [partition])
-    good = rows.filter(pl.col("status") == "ok")
-    num_orphans = remove_orphans(folder, set(good["image_id"]))
-    if good.height:
+    tally = Tally()
+    for rows in read_slices(workspace, ENHANCED, partition, _SLICE_ROWS):
+        tally.add(rows)
+    num_orphans = remove_orphans(folder, tally.image_ids)
+    if tally.num_good:
         title = sheet_title(partition, sources)
-        write_contact_sheet(workspace, folder, title, good.join(images, on="image_id"))
-    report = _report(workspace, partition, rows, sources, num_orphans)
+        write_contact_sheet(workspace, folder, title, _located(tally.shown, images))
+    report = _report(workspace, partition, tally, sources, num_orphans)
     report.counts.update(num_reused=result.num_reused, num_computed=result.num_computed)
-    _check_failures(config, partition, rows)
+    _check_failures(config, partition, tally)
     return report
+
+
+def _located(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    """Join rows with the places of their originals; `images` is in the order of `image_id`."""
+    if not rows.height:
+        return rows.join(images.clear(), on="image_id", how="left")
+    # Of a large shard a slice concerns only a part.
+    ends = rows.select(pl.col("image_id").min(), last=pl.col("image_id").max()).row(0)
+    start = images["image_id"].search_sorted(ends[0], "left")
+    end = images["image_id"].search_sorted(ends[1], "right")
+    near = images.slice(start, end - start)
+    return rows.join(near, on="image_id", how="left", maintain_order="left")
 
 
 def enhance_chunk(
@@ -279,22 +294,13 @@ def _failed(image_id: str, settings: str, reason: str) -> dict:
 def _report(
     workspace: Workspace,
     partition: str,
-    rows: pl.DataFrame,
+    tally: Tally,
     sources: dict[str, str],
     num_orphans: int,
 ) -> StageReport:
     from agetf_pipeline.enhance.outputs import CONTACT_SHEET, enhanced_folder
 
-    good = rows.filter(pl.col("status") == "ok")
-    touched = pl.col("colourised") | pl.col("super_resolved")
-    counts = {
-        "num_images": rows.height,
-        "num_colourised": good.filter("colourised").height,
-        "num_super_resolved": good.filter("super_resolved").height,
-        "num_passed_through": good.filter(~touched).height,
-        "num_failed": rows.height - good.height,
-    }
-    messages = _explain_failures(rows)
+    messages = tally.explain_failures()
     if num_orphans:
         messages.append(
             f"outputs of {num_orphans} image(s) that the shard no longer has, or that failed, were "
@@ -306,36 +312,20 @@ def _report(
         if source != "published"
     ]
     outputs = {"enhanced": workspace.relative(table_path(workspace, ENHANCED, partition))}
-    if good.height:
+    if tally.num_good:
         folder = enhanced_folder(workspace, partition)
         outputs["enhanced_images"] = workspace.relative(folder)
         outputs["contact_sheet"] = workspace.relative(folder / CONTACT_SHEET)
-    means = {}
-    for name in ("colourfulness", "sharpness"):
-        for when in ("before", "after"):
-            mean = good.filter(touched)[f"{name}_{when}"].mean()
-            key = f"mean_{name}_{when}_of_changed"
-            means[key] = round(mean, 4) if isinstance(mean, float) else None
-    return StageReport(STAGE, counts=counts, figures=means, outputs=outputs, messages=messages)
+    return StageReport(
+        STAGE, counts=tally.counts, figures=tally.means, outputs=outputs, messages=messages
+    )
 
 
-def _explain_failures(rows: pl.DataFrame) -> list[str]:
-    failed = rows.filter(pl.col("status") == "failed").sort("image_id")
-    messages = [
-        f"image {row['image_id'][:12]} was not enhanced: {row['reason']}"
-        for row in failed.head(_MAX_REASONS).iter_rows(named=True)
-    ]
-    if failed.height > _MAX_REASONS:
-        messages.append(f"{failed.height - _MAX_REASONS} more failed; see the table 'enhanced'")
-    return messages
-
-
-def _check_failures(config: PipelineConfig, partition: str, rows: pl.DataFrame) -> None:
-    num_failed = rows.filter(pl.col("status") == "failed").height
-    if num_failed > config.enhance.max_failed_fraction * rows.height:
-        reasons = "; ".join(_explain_failures(rows))
+def _check_failures(config: PipelineConfig, partition: str, tally: Tally) -> None:
+    if tally.num_failed > config.enhance.max_failed_fraction * tally.num_rows:
+        reasons = "; ".join(tally.explain_failures())
         raise StageError(
             f"Expected at most {config.enhance.max_failed_fraction:.0%} of the images of "
-            f"{partition} to fail; {num_failed} of {rows.height} did. {reasons}. Restore the "
-            "files, run ingest again, or raise enhance.max_failed_fraction."
+            f"{partition} to fail; {tally.num_failed} of {tally.num_rows} did. {reasons}. Restore "
+            "the files, run ingest again, or raise enhance.max_failed_fraction."
         )
