@@ -161,7 +161,7 @@ def _frame(
     if "flags" in rest:
         rest["flags"] = pl.lit([], dtype=pl.List(pl.String))
     assert frame.height == num_rows
-    return frame.with_columns(**rest).select(list(schema)).cast(dict(schema))
+    return frame.with_columns(**rest).select(list(schema)).cast(schema)
 
 
 def write_faces(folder: Path, num_files: int, size_px: int, suffix: str = "jpg") -> list[Path]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+_NO_NUMBERS = "the prediction holds no age or no sigma"
+
 
 @dataclass(frozen=True)
 class ExpertMatrix:
@@ -49,7 +51,7 @@ def expert_matrix(
     age_NE, sigma_NE = np.full(shape, np.nan), np.full(shape, np.nan)
     ok_NE = np.zeros(shape, dtype=bool)
     version_NE = np.full(shape, None, dtype=object)
-    reason_NE = np.full(shape, "no prediction", dtype=object)
+    reason_NE = np.full(shape, None, dtype=object)
     ids = pl.DataFrame({"image_id": image_ids}, schema={"image_id": pl.String})
     for e, name in enumerate(names):
         rows = ids.join(
@@ -62,10 +64,14 @@ def expert_matrix(
         sigma_NE[:, e] = rows["sigma_years"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         version_NE[:, e] = rows["model_version"].to_list()
         good = np.isfinite(age_NE[:, e]) & np.isfinite(sigma_NE[:, e]) & (sigma_NE[:, e] > 0)
-        status, reason = rows["status"].to_list(), rows["reason"].to_list()
-        for n in range(shape[0]):
-            if status[n] == "ok" and good[n]:
-                ok_NE[n, e], reason_NE[n, e] = True, None
-            elif status[n] is not None:
-                reason_NE[n, e] = reason[n] or "the prediction holds no age or no sigma"
+        ok_NE[:, e] = (rows["status"] == "ok").fill_null(False).to_numpy() & good
+        said = pl.when(pl.col("reason") != "").then(pl.col("reason"))
+        reason = rows.with_columns(ok=pl.Series(ok_NE[:, e])).select(
+            pl.when(~pl.col("ok")).then(
+                pl.when(pl.col("status").is_null())
+                .then(pl.lit("no prediction"))
+                .otherwise(pl.coalesce(said, pl.lit(_NO_NUMBERS)))
+            )
+        )
+        reason_NE[:, e] = reason.to_series().to_list()
     return ExpertMatrix(names, age_NE, sigma_NE, ok_NE, version_NE, reason_NE)

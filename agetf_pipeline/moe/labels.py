@@ -3,7 +3,6 @@
 Shapes: N images, E experts.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,18 +12,17 @@ import polars as pl
 from agetf_pipeline.config.relabel import RelabelConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.hashing import fingerprint
-from agetf_pipeline.data.ages import group_of
+from agetf_pipeline.data.ages import age_group
 from agetf_pipeline.data.schemas import LABELS
-from agetf_pipeline.data.tables import to_frame
+from agetf_pipeline.data.tables import empty_frame
 from agetf_pipeline.moe.calibration import Calibration, apply_calibration, interval
 from agetf_pipeline.moe.decisions import decide, original_group, reliability
 from agetf_pipeline.moe.expert_matrix import ExpertMatrix, expert_matrix
+from agetf_pipeline.moe.experts_json import numbers, objects, texts
 from agetf_pipeline.moe.mixture import Mixture
 
 CODE_VERSION = "2"
 """Part of every label's version; raised when the arithmetic of labels changes."""
-
-_DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,7 @@ def label_images(
         matrix.names, matrix.age_NE, matrix.sigma_NE, matrix.ok_NE, calibration, config.min_experts
     )
     labelled = LabelledImages(pl.DataFrame(), matrix.names, mixture, age_NE, sigma_NE, part_NE)
-    rows = _rows(labelled, matrix, images, calibration, config)
-    return replace(labelled, rows=to_frame(rows, LABELS))
+    return replace(labelled, rows=_rows(labelled, matrix, images, calibration, config))
 
 
 def _rows(
@@ -104,49 +101,79 @@ def _rows(
     images: pl.DataFrame,
     calibration: Calibration,
     config: RelabelConfig,
-) -> list[dict]:
-    mixture, part_NE = labelled.mixture, labelled.part_NE
+) -> pl.DataFrame:
+    """Return the rows of the table, columns at a time where there is arithmetic in them."""
+    mixture = labelled.mixture
     low_N, high_N = interval(mixture.age_N, mixture.sigma_years, calibration)
     score_N = reliability(mixture, calibration)
-    disagreement_N = np.sqrt(mixture.between_N)
-    versions: dict[tuple, str] = {}
-    rows = []
-    about = images.select("image_id", "age_group", "true_age_years").iter_rows()
-    for n, (image_id, group, true_age) in enumerate(about):
-        models = tuple(matrix.version_NE[n])
-        if models not in versions:
-            versions[models] = label_version(matrix.names, models, calibration, config)
-        known = bool(np.isfinite(mixture.age_N[n]))
-        original = original_group(image_id, group, true_age)
-        decision, reason = (
-            decide(
-                original, true_age, float(low_N[n]), float(high_N[n]), float(score_N[n]),
-                float(disagreement_N[n]), config,
-            )
-            if known
-            else ("unlabelled", _why_unlabelled(matrix, part_NE, n, calibration, config))
-        )  # fmt: skip
-        rows.append(
-            {
-                "image_id": image_id,
-                "label_version": versions[models],
-                "age_years": _number(mixture.age_N[n]),
-                "variance_years2": _number(mixture.variance_years2[n]),
-                "within_variance_years2": _number(mixture.within_N[n]),
-                "between_variance_years2": _number(mixture.between_N[n]),
-                "interval_low_years": _number(low_N[n]),
-                "interval_high_years": _number(high_N[n]),
-                "reliability": _number(score_N[n]),
-                "num_experts": int(mixture.num_experts_N[n]),
-                "experts": _experts_json(labelled, matrix, calibration, n),
-                "original_age_group": original,
-                "age_group": group_of(float(mixture.age_N[n])) if known else None,
-                "decision": decision,
-                "reason": reason,
-                "calibrated": calibration.calibrated,
-            }
-        )
-    return rows
+    columns = {
+        "age_years": mixture.age_N,
+        "variance_years2": mixture.variance_years2,
+        "within_variance_years2": mixture.within_N,
+        "between_variance_years2": mixture.between_N,
+        "interval_low_years": low_N,
+        "interval_high_years": high_N,
+        "reliability": score_N,
+    }
+    original = [
+        original_group(*row)
+        for row in images.select("image_id", "age_group", "true_age_years").iter_rows()
+    ]
+    decided = _decide_all(labelled, matrix, images, calibration, config, original, low_N, high_N)
+    frame = pl.DataFrame(
+        {
+            "image_id": images["image_id"],
+            "label_version": _label_versions(matrix, calibration, config),
+            **{name: _numbers(values) for name, values in columns.items()},
+            "num_experts": pl.Series(mixture.num_experts_N, dtype=pl.Int32),
+            "experts": _experts_json(labelled, matrix, calibration),
+            "original_age_group": pl.Series(original, dtype=pl.String),
+            "decision": pl.Series([decision for decision, _ in decided], dtype=pl.String),
+            "reason": pl.Series([reason for _, reason in decided], dtype=pl.String),
+            "calibrated": pl.Series([calibration.calibrated] * images.height, dtype=pl.Boolean),
+            "_age": pl.Series(np.where(np.isfinite(mixture.age_N), mixture.age_N, np.nan)),
+        }
+    )
+    schema = empty_frame(LABELS).schema
+    return frame.with_columns(age_group=age_group("_age")).select(list(schema)).cast(schema)
+
+
+def _decide_all(
+    labelled: LabelledImages,
+    matrix: ExpertMatrix,
+    images: pl.DataFrame,
+    calibration: Calibration,
+    config: RelabelConfig,
+    original: list[str | None],
+    low_N: np.ndarray,
+    high_N: np.ndarray,
+) -> list[tuple[str, str | None]]:
+    """Return decision and reason of each image."""
+    known_N = np.isfinite(labelled.mixture.age_N)
+    columns = zip(
+        known_N.tolist(), original, images["true_age_years"].to_list(), low_N.tolist(),
+        high_N.tolist(), reliability(labelled.mixture, calibration).tolist(),
+        np.sqrt(labelled.mixture.between_N).tolist(), strict=True,
+    )  # fmt: skip
+    decided: list[tuple[str, str | None]] = []
+    for n, (known, group, true_age, low, high, score, disagreement) in enumerate(columns):
+        if known:
+            decided.append(decide(group, true_age, low, high, score, disagreement, config))
+        else:
+            why = _why_unlabelled(matrix, labelled.part_NE, n, calibration, config)
+            decided.append(("unlabelled", why))
+    return decided
+
+
+def _label_versions(
+    matrix: ExpertMatrix, calibration: Calibration, config: RelabelConfig
+) -> pl.Series:
+    """Return the version of every label; the combinations of models are few."""
+    rows = list(map(tuple, matrix.version_NE.tolist()))
+    versions = {
+        models: label_version(matrix.names, models, calibration, config) for models in set(rows)
+    }
+    return pl.Series([versions[models] for models in rows], dtype=pl.String)
 
 
 def check_versions(matrix: ExpertMatrix, calibration: Calibration) -> None:
@@ -209,32 +236,41 @@ def _why_absent(
 
 
 def _experts_json(
-    labelled: LabelledImages, matrix: ExpertMatrix, calibration: Calibration, n: int
-) -> str:
-    """Return every expert's part in one label; ages and sigmas are the calibrated ones."""
-    experts = {}
+    labelled: LabelledImages, matrix: ExpertMatrix, calibration: Calibration
+) -> pl.Series:
+    """Return every expert's part in each label; ages and sigmas are the calibrated ones."""
+    fields = {}
     for e, name in enumerate(matrix.names):
-        answered, part = bool(matrix.ok_NE[n, e]), bool(labelled.part_NE[n, e])
-        status = "ok" if part else "masked" if answered else "failed"
-        if matrix.version_NE[n, e] is None:
-            status = "missing"
-        sigma = labelled.sigma_NE[n, e] if answered else np.nan
-        experts[name] = {
-            "age_years": _rounded(labelled.age_NE[n, e] if answered else np.nan),
-            "raw_age_years": _rounded(matrix.age_NE[n, e] if answered else np.nan),
-            "sigma_years": _rounded(sigma),
-            "raw_sigma_years": _rounded(matrix.sigma_NE[n, e] if answered else np.nan),
-            "confidence": _rounded(-np.log(sigma)),
-            "weight": _rounded(labelled.mixture.weight_NE[n, e]),
-            "status": status,
-            "reason": None if part else _why_absent(matrix, calibration, name, n, e),
+        answered_N, part_N = matrix.ok_NE[:, e], labelled.part_NE[:, e]
+        there_N = np.array([version is not None for version in matrix.version_NE[:, e]], bool)
+        status_N = np.where(part_N, "ok", np.where(answered_N, "masked", "failed"))
+        status_N = np.where(there_N, status_N, "missing")
+        expert = calibration.experts.get(name)
+        unusable = None if expert is None or expert.usable else expert.reason
+        reason = pl.Series(matrix.reason_NE[:, e].tolist(), dtype=pl.String)
+        absent = reason if unusable is None else reason.fill_null(unusable)
+        nothing = pl.Series([None], dtype=pl.String)
+
+        def said(value_N: np.ndarray, answered_N: np.ndarray = answered_N) -> np.ndarray:
+            return np.where(answered_N, value_N, np.nan)
+
+        sigma_N = said(labelled.sigma_NE[:, e])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            confidence_N = -np.log(sigma_N)
+        fields[name] = {
+            "age_years": numbers(said(labelled.age_NE[:, e])),
+            "raw_age_years": numbers(said(matrix.age_NE[:, e])),
+            "sigma_years": numbers(sigma_N),
+            "raw_sigma_years": numbers(said(matrix.sigma_NE[:, e])),
+            "confidence": numbers(confidence_N),
+            "weight": numbers(labelled.mixture.weight_NE[:, e]),
+            "status": texts(pl.Series(status_N.astype(object).tolist(), dtype=pl.String)),
+            "reason": texts(nothing.zip_with(pl.Series(part_N), absent) if len(absent) else absent),
         }
-    return json.dumps(experts, sort_keys=True, allow_nan=False)
+    return objects(fields) if fields else pl.Series(["{}"] * len(labelled.part_NE), dtype=pl.String)
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _rounded(value: float) -> float | None:
-    return round(float(value), _DECIMALS) if np.isfinite(value) else None
+def _numbers(value_N: np.ndarray) -> pl.Series:
+    """Return numbers as a column; null where not finite."""
+    finite = np.where(np.isfinite(value_N), value_N, np.nan)
+    return pl.Series(finite.astype(np.float32), nan_to_null=True)
