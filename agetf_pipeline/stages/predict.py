@@ -6,6 +6,7 @@ tried again whenever the stage runs anew.
 """
 
 import logging
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -70,7 +71,6 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     set_num_threads(config.runtime.num_threads)
     images = read_table(workspace, IMAGES, [partition]).select("image_id", "path", "face_path")
     experts = load_experts(config, workspace)
-    unreadable: set[str] = set()
     versions = pl.DataFrame(
         {
             "expert": [expert.name for expert in experts],
@@ -84,7 +84,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
         PREDICTIONS,
         partition,
         images.join(versions, how="cross"),
-        lambda chunk: _read_chunk(config, workspace, experts, chunk, unreadable),
+        lambda chunk: _read_chunk(config, workspace, experts, chunk),
         # Rows are sorted by image, so all of an image's readings lie in one chunk.
         config.predict.chunk_size * len(experts),
         f"predict {partition}",
@@ -99,8 +99,7 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     }
     messages = _explain(failed)
     num_unread = _check_failures(config, partition, images.height, len(experts), failed)
-    # Failed rows are of this run: so is what could not be decoded.
-    _check_experts(partition, images.height - len(unreadable), failed)
+    _check_experts(partition, images.height, failed)
     counts["num_images_without_reading"] = num_unread
     outputs = {"predictions": workspace.relative(table_path(workspace, PREDICTIONS, partition))}
     figures = {f"mean_age_years_{expert.name}": mean_ages.get(expert.name) for expert in experts}
@@ -108,17 +107,12 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
 
 
 def _read_chunk(
-    config: PipelineConfig,
-    workspace: Workspace,
-    experts: list[AgeExpert],
-    chunk: pl.DataFrame,
-    unreadable: set[str],
+    config: PipelineConfig, workspace: Workspace, experts: list[AgeExpert], chunk: pl.DataFrame
 ) -> pl.DataFrame:
     """Read a slice of the wanted rows; each image is decoded once for all experts.
 
     On a CPU batches are read side by side, each by all experts on one core; on a GPU one after the
-    other. The next faces are decoded meanwhile. Images that cannot be decoded are added to
-    `unreadable`.
+    other. The next faces are decoded meanwhile.
     """
     import torch
 
@@ -155,8 +149,7 @@ def _read_chunk(
         side_by_side(device, num_side_by_side(config)) as workers,
         closing(workers.map(read, ahead)) as done,
     ):
-        for loaded, rows in done:
-            unreadable.update(loaded.why)
+        for _, rows in done:
             frames += rows
     return pl.concat(frames)
 
@@ -261,18 +254,26 @@ def _check_failures(
     return num_unread
 
 
-def _check_experts(partition: str, num_shown: int, failed: pl.DataFrame) -> None:
+def _check_experts(partition: str, num_images: int, failed: pl.DataFrame) -> None:
     """Stop where an expert raised the same on every image it was shown: that is no image's fault.
+
+    Told from the table alone, since any number of processes may have read the images.
 
     Args:
         partition: The partition.
-        num_shown: Images that could be decoded; the others say nothing of an expert.
-        failed: Rows of all failed readings.
+        num_images: Images of the partition.
+        failed: Rows of all failed readings: raised, not decoded, or the expert's own word.
     """
     from agetf_pipeline.experts.predict import raised
 
-    alike = failed.group_by("expert", "reason").len().filter(pl.col("len") == num_shown)
-    broken = [row for row in alike.sort("expert").iter_rows(named=True) if raised(row["reason"])]
+    num_failed = pl.len().over("expert")
+    unread = failed.filter(num_failed == num_images).group_by("expert", "reason").len()
+    by_raising = [
+        row for row in unread.sort("expert").iter_rows(named=True) if raised(row["reason"])
+    ]
+    times = Counter(row["expert"] for row in by_raising)
+    broken = [row for row in by_raising if times[row["expert"]] == 1]
+    num_shown = max((row["len"] for row in broken), default=0)
     if broken and num_shown > 1:
         what = "; ".join(f"{row['expert']}: {row['reason']}" for row in broken)
         raise StageError(
