@@ -1,6 +1,11 @@
 """Whether batches are read faster than a training step needs them.
 
+    python -m benchmarks loader
     python -m benchmarks.loader [--seconds 8] [--assumed-tflops 300]
+
+The first gives two rows of `make bench`: a training with its batches read beside it, over the bare
+step on a batch that is there already, and the step's FLOP/s over those of a large matrix product.
+The second looks closer, at reading alone.
 
 Faces are noise in a cache as training's is, a third of them of people with three images, a vector
 of 1,024 values for each in place of its caption's. The step is the whole of one: generator with
@@ -19,7 +24,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +44,17 @@ from agetf_pipeline.training.dataset import FaceData, Sampler
 from agetf_pipeline.training.guidance import Guidance
 from agetf_pipeline.training.loading import BatchReader, Loaded, batches, to_device
 from agetf_pipeline.training.objective import StepData
+from benchmarks.clock import in_turns, peak_memory
+from benchmarks.processor import matmul_flops
+from benchmarks.rows import LEAST_SHARE, Row, seconds_of
 
 _CACHE_MIB = {"tiny-64": 256, "base-128": 512}
 _BATCH_SIZE = {"tiny-64": 8, "base-128": 32}
 _CPU_STEP_BATCH = {"tiny-64": 8, "base-128": 4}
 _VLM_WIDTH = 1024
+_NUM_ROUNDS = 3
+_STEPS = {"tiny-64": range(1, 13), "base-128": range(1, 4)}
+"""Of a round. The cycle loss is in one of three, R1, which is in every sixteenth, in none."""
 
 
 class Vectors:
@@ -71,6 +82,68 @@ def main() -> None:
         for size in SIZES:
             if size in _CACHE_MIB:
                 _report(size, Path(folder), options.seconds, options.assumed_tflops)
+
+
+def rows() -> Iterator[Row]:
+    """Yield a row for each size: training as a share of its bare step."""
+    prepare_process()
+    set_num_threads(None)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("AGETF_BENCH_DIR")) as folder:
+        for size in _STEPS:
+            yield _row(size, Path(folder))
+
+
+def _row(size: str, folder: Path) -> Row:
+    """Measure a training, and its step alone, on the CPU; on a GPU too where there is one."""
+    reader = make_reader(size, folder, _CPU_STEP_BATCH[size])
+    step, steps = TrainingStep(size, torch.device("cpu")), _STEPS[size]
+    first = next(batches(reader, 0, 1))
+    flop = step.count_flops(first)  # these steps are the first, which cost more
+    waited_s = 0.0
+
+    def bare() -> None:
+        for number in steps:
+            step(Loaded(number, first.tensors))
+
+    def ours() -> None:
+        nonlocal waited_s
+        for number in steps:
+            asked_s = time.perf_counter()
+            loaded = next(arriving)
+            waited_s += time.perf_counter() - asked_s
+            step(Loaded(number, loaded.tensors))
+
+    num_images = len(steps) * reader.sampler.batch_size
+    with closing(batches(reader, 0, 10**9)) as arriving, peak_memory() as peak:
+        next(arriving)
+        clocks = in_turns({"bare": (bare, num_images), "ours": (ours, num_images)}, _NUM_ROUNDS)
+    # As the step computes on a CPU: fp32. Of its own time, as others may use the machine.
+    product = matmul_flops(torch.float32)[0]
+    image_flop = flop / reader.sampler.batch_size
+    reached = [image_flop / seconds for seconds in seconds_of(clocks["bare"])]
+    note = (
+        f"batches of {reader.sampler.batch_size}, {torch.get_num_threads()} threads, fp32; "
+        f"{waited_s / sum(clocks['ours'].wall_s):.2%} of the training's time is spent waiting for "
+        f"a batch; the step is {image_flop / 1e9:.1f} GFLOP an image and runs at "
+        f"{reached[0] / 1e9:.0f} GFLOP/s ({reached[1] / 1e9:.0f} a core), "
+        f"{reached[0] / product[0]:.0%} ({reached[1] / product[1]:.0%}) of what a large matrix "
+        "product reaches here"
+    )
+    if torch.cuda.is_available():
+        rate, busy = gpu_busy(size, make_reader(size, folder, _BATCH_SIZE[size]), 2, 8.0)
+        note += f"; {torch.cuda.get_device_name()}: {rate:,.0f} images/s, busy {busy:.1%}"
+    else:
+        note += "; no GPU at hand"
+    return Row(
+        f"train: batches read, {size}",
+        "images",
+        seconds_of(clocks["ours"]),
+        ceiling="bare step",
+        ceiling_s=seconds_of(clocks["bare"]),
+        wanted_share=LEAST_SHARE,
+        peak_mib=peak.mib,
+        note=note,
+    )
 
 
 def _report(size: str, folder: Path, seconds: float, assumed_tflops: float) -> None:
@@ -275,27 +348,33 @@ def _waiting_share(
 
 def _report_gpu(size: str, reader: BatchReader, seconds: float) -> None:
     """Print the share of a run in which the GPU was between a step's first and last kernel."""
-    device = torch.device("cuda")
-    step = TrainingStep(size, device)
     for num_workers in (1, 2, 4):
-        with closing(batches(reader, 0, 10**9, num_workers, pin_memory=True)) as arriving:
-            for _ in range(5):
-                step(next(arriving))
-            torch.cuda.synchronize()
-            events, started_s = [], time.perf_counter()
-            while time.perf_counter() - started_s < seconds:
-                loaded = next(arriving)
-                pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-                pair[0].record()
-                step(loaded)
-                pair[1].record()
-                events.append(pair)
-            torch.cuda.synchronize()
-            wall_s = time.perf_counter() - started_s
-        busy_s = sum(a.elapsed_time(b) for a, b in events) / 1000
-        rate = len(events) * reader.sampler.batch_size / wall_s
+        rate, busy = gpu_busy(size, reader, num_workers, seconds)
         print(f"  GPU {torch.cuda.get_device_name()}, {num_workers} reading: {rate:8.0f} images/s, "
-              f"busy {busy_s / wall_s:6.1%} (at least 90 % wanted)")  # fmt: skip
+              f"busy {busy:6.1%} (at least 90 % wanted)")  # fmt: skip
+
+
+def gpu_busy(
+    size: str, reader: BatchReader, num_workers: int, seconds: float
+) -> tuple[float, float]:
+    """Return images/s of a training on the GPU, and the share of its time between step events."""
+    step = TrainingStep(size, torch.device("cuda"))
+    with closing(batches(reader, 0, 10**9, num_workers, pin_memory=True)) as arriving:
+        for _ in range(5):
+            step(next(arriving))
+        torch.cuda.synchronize()
+        events, started_s = [], time.perf_counter()
+        while time.perf_counter() - started_s < seconds:
+            loaded = next(arriving)
+            pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            pair[0].record()
+            step(loaded)
+            pair[1].record()
+            events.append(pair)
+        torch.cuda.synchronize()
+        wall_s = time.perf_counter() - started_s
+    busy_s = sum(a.elapsed_time(b) for a, b in events) / 1000
+    return len(events) * reader.sampler.batch_size / wall_s, busy_s / wall_s
 
 
 if __name__ == "__main__":

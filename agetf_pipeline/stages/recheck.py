@@ -29,9 +29,8 @@ from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace, is_caf
 from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.schemas import ENHANCED, ENHANCED_AGES, IMAGES, LABELS
+from agetf_pipeline.data.streaming import SortedTable
 from agetf_pipeline.data.tables import (
-    empty_frame,
-    read_table,
     table_hashes,
     table_path,
     to_frame,
@@ -45,12 +44,6 @@ if TYPE_CHECKING:
 
 STAGE = "recheck"
 CODE_VERSION = "2"
-_TOUCHED = (
-    pl.col("colourised")
-    | pl.col("super_resolved")
-    | (pl.col("input_width_px") != pl.col("output_width_px"))
-    | (pl.col("input_height_px") != pl.col("output_height_px"))
-)
 _MAX_REASONS = 3
 
 
@@ -108,6 +101,7 @@ def identity_path(config: PipelineConfig, workspace: Workspace) -> Path | None:
 def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
     from agetf_pipeline.enhance.guard_measures import measure_pictures
     from agetf_pipeline.enhance.guard_rows import is_measured, measured_row, with_known
+    from agetf_pipeline.enhance.guard_tables import rows_of, wanted_rows
     from agetf_pipeline.enhance.guards import judge
     from agetf_pipeline.experts.load import load_experts
     from agetf_pipeline.moe.calibration import calibration_path, load_calibration
@@ -115,16 +109,14 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
     set_num_threads(config.runtime.num_threads)
     calibration = load_calibration(calibration_path(config.relabel, workspace))
     model = _identity_model(config, workspace)
-    images = read_table(workspace, IMAGES, [partition])
-    enhanced = read_table(workspace, ENHANCED, [partition]).filter(pl.col("status") == "ok")
-    labels = read_table(workspace, LABELS, [partition])
-    wanted = _wanted(enhanced, labels, images, model)
+    wanted, num_enhanced = wanted_rows(workspace, partition, model)
     stored = _stored(workspace, partition)
+    images = SortedTable(table_path(workspace, IMAGES, partition), IMAGES)
     # Loaded when the first age has to be read: after a change of thresholds there is none.
     experts = functools.cache(lambda: load_experts(config, workspace))
 
     def compute(chunk: pl.DataFrame) -> pl.DataFrame:
-        known = with_known(chunk, stored, model is not None)
+        known = with_known(chunk, rows_of(stored, chunk, ENHANCED_AGES), model is not None)
         touched = known.filter("touched")
         unread = touched.filter(pl.col("age_after_years").is_null())
         ages = _read_after(config, workspace, experts, calibration, unread, images)
@@ -153,10 +145,10 @@ def _work(config: PipelineConfig, workspace: Workspace, partition: str) -> Stage
         f"recheck {partition}",
         is_current,
     )
-    report = _report(config, workspace, partition, enhanced, images)
+    report = _report(config, workspace, partition)
     report.counts.update(num_reused=result.num_reused, num_computed=result.num_computed)
     report.messages.extend(_about_model(workspace, model))
-    if unlabelled := enhanced.height - wanted.height:
+    if unlabelled := num_enhanced - wanted.height:
         report.messages.append(
             f"{unlabelled} enhanced image(s) have no row in the table 'labels': run relabel"
         )
@@ -189,43 +181,15 @@ def _about_model(workspace: Workspace, model: "IdentityModel | None") -> list[st
     return messages
 
 
-def _wanted(
-    enhanced: pl.DataFrame,
-    labels: pl.DataFrame,
-    images: pl.DataFrame,
-    model: "IdentityModel | None",
-) -> pl.DataFrame:
-    """One row per labelled output: what makes a stored row stale, and where the pictures are."""
-    from agetf_pipeline.enhance.guards import GUARDS_VERSION
-
-    before = labels.select(
-        "image_id", "label_version", age_before_years="age_years", why_no_age="reason"
-    )
-    change = pl.col("colourfulness_after") - pl.col("colourfulness_before")
-    return (
-        enhanced.select(
-            "image_id",
-            "enhanced_sha256",
-            "enhanced_path",
-            "colourised",
-            touched=_TOUCHED,
-            colourfulness_change=change.cast(pl.Float32),
-            identity_version=pl.lit(model and model.version, pl.String),
-            guards_version=pl.lit(GUARDS_VERSION),
-        )
-        .join(before, on="image_id")
-        .join(images.select("image_id", "face_path"), on="image_id")
-    )
-
-
-def _stored(workspace: Workspace, partition: str) -> pl.DataFrame:
-    """What was measured before; nothing where there is no table, or one of other columns."""
-    if not table_path(workspace, ENHANCED_AGES, partition).exists():
-        return empty_frame(ENHANCED_AGES)
+def _stored(workspace: Workspace, partition: str) -> SortedTable | None:
+    """What was measured before; None where there is no table, or one of other columns."""
+    path = table_path(workspace, ENHANCED_AGES, partition)
+    if not path.exists():
+        return None
     try:
-        return read_table(workspace, ENHANCED_AGES, [partition])
+        return SortedTable(path, ENHANCED_AGES)
     except DataError:  # update_table makes it again
-        return empty_frame(ENHANCED_AGES)
+        return None
 
 
 def _read_after(
@@ -234,9 +198,10 @@ def _read_after(
     experts: "Callable[[], list[AgeExpert]]",
     calibration: "Calibration",
     unread: pl.DataFrame,
-    images: pl.DataFrame,
+    images: SortedTable,
 ) -> dict[str, tuple[float | None, str | None]]:
     """The mixture's age of each enhanced file, or why there is none."""
+    from agetf_pipeline.enhance.guard_tables import rows_of
     from agetf_pipeline.experts.batching import batch_sizes
     from agetf_pipeline.experts.faces import load_readable_faces
     from agetf_pipeline.experts.predict import read_faces
@@ -252,31 +217,19 @@ def _read_after(
     }
     readable = [image_id for image_id, (_, reason) in after.items() if reason is None]
     predictions = read_faces(experts(), faces_NHWC, readable, batch_sizes(config))
-    about = images.filter(pl.col("image_id").is_in(readable))
+    about = rows_of(images, unread.filter(pl.col("image_id").is_in(readable)), IMAGES)
     labels = label_predictions(predictions, about, calibration, config.relabel)
     for label in labels.iter_rows(named=True):
         after[label["image_id"]] = (label["age_years"], label["reason"])
     return after
 
 
-def _report(
-    config: PipelineConfig,
-    workspace: Workspace,
-    partition: str,
-    enhanced: pl.DataFrame,
-    images: pl.DataFrame,
-) -> StageReport:
+def _report(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
     from agetf_pipeline.enhance.guard_report import mean_figures
-    from agetf_pipeline.enhance.guards import GUARDS, is_excluded, judge
+    from agetf_pipeline.enhance.guard_tables import gather
+    from agetf_pipeline.enhance.guards import GUARDS
 
-    rows = read_table(workspace, ENHANCED_AGES, [partition])
-    rows = rows.with_columns(
-        judge(rows, config.recheck)["severity"], excluded=is_excluded(config.recheck)
-    )
-    pictures = enhanced.select(
-        "image_id", "enhanced_path", "decision", touched=_TOUCHED.fill_null(False)
-    ).join(images.select("image_id", "face_path"), on="image_id")
-    rows = rows.join(pictures, on="image_id", maintain_order="left")
+    rows, flagged = gather(config.recheck, workspace, partition)
     touched = rows.filter("touched")
     by_guard = {
         f"num_flagged_{guard}": int(rows["flags"].list.contains(guard).sum()) for guard in GUARDS
@@ -284,7 +237,7 @@ def _report(
     counts = {
         "num_images": rows.height,
         "num_read": touched["age_shift_years"].count(),
-        "num_flagged": rows.filter("flagged").height,
+        "num_flagged": flagged.height,
         **by_guard,
         "num_excluded": rows.filter("excluded").height,
         "num_without_shift": rows["age_shift_years"].null_count(),
@@ -295,14 +248,14 @@ def _report(
         STAGE,
         counts=counts,
         figures=mean_figures(touched),
-        outputs=_write_outputs(config, workspace, partition, rows),
+        outputs=_write_outputs(config, workspace, partition, touched, flagged),
         messages=_messages(config, rows, by_guard),
     )
 
 
 def _messages(config: PipelineConfig, rows: pl.DataFrame, by_guard: dict[str, int]) -> list[str]:
     messages = []
-    if num_flagged := rows.filter("flagged").height:
+    if num_flagged := int(rows["flagged"].sum()):
         by = ", ".join(
             f"{name.removeprefix('num_flagged_')} {count}" for name, count in by_guard.items()
         )
@@ -320,9 +273,13 @@ def _messages(config: PipelineConfig, rows: pl.DataFrame, by_guard: dict[str, in
 
 
 def _write_outputs(
-    config: PipelineConfig, workspace: Workspace, partition: str, rows: pl.DataFrame
+    config: PipelineConfig,
+    workspace: Workspace,
+    partition: str,
+    touched: pl.DataFrame,
+    flagged: pl.DataFrame,
 ) -> dict[str, str]:
-    """Write what a person looks at; `rows` of the table with severity, excluded and paths."""
+    """Write what a person looks at; see `gather`."""
     from agetf_pipeline.enhance.guard_report import (
         plot_guards,
         rank_flagged,
@@ -332,13 +289,13 @@ def _write_outputs(
 
     folder = workspace.stats / "recheck" / partition
     faces = "synthetic faces" if config.synthesize.enabled else partition
-    ranked = rank_flagged(rows)
+    ranked = rank_flagged(flagged)
     outputs = {
         "enhanced_ages": table_path(workspace, ENHANCED_AGES, partition),
         "guards": folder / "guards.png",
         "flagged_csv": folder / "flagged.csv",
     }
-    plot_guards(outputs["guards"], rows.filter("touched"), config.recheck, faces)
+    plot_guards(outputs["guards"], touched, config.recheck, faces)
     write_flagged_csv(outputs["flagged_csv"], ranked)
     sheet = folder / "flagged.jpg"
     sheet.unlink(missing_ok=True)
