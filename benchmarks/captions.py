@@ -17,7 +17,7 @@ the code.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -25,11 +25,20 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.rows import Row
+
 _PARTS = ("tiny", "published")
 _PROMPT = "Describe the face."
 _CUT = 24
 """Of the published layers and vocabulary one part in so many is measured."""
 _MAX_NEW_TOKENS = 32
+
+
+def rows() -> Iterator[Row]:
+    """Yield the rows of the table of `make bench`; see `caption_rows`."""
+    from benchmarks import caption_rows
+
+    yield from caption_rows.rows()
 
 
 @dataclass

@@ -15,7 +15,7 @@ import argparse
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.processor import bf16_gain, bf16_instructions
+from benchmarks.rows import Row
 
 if TYPE_CHECKING:
     from agetf_pipeline.age_transformer.model import AgeTransformer
@@ -52,6 +53,13 @@ class Way:
         self.render(faces_NHWC)
         self.wall_s.append(time.perf_counter() - wall_s)
         self.processor_s.append(time.process_time() - processor_s)
+
+
+def rows() -> Iterator[Row]:
+    """Yield the rows of the table of `make bench`; see `render_rows`."""
+    from benchmarks import render_rows
+
+    yield from render_rows.rows()
 
 
 def main() -> None:

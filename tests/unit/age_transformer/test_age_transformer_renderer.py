@@ -45,6 +45,20 @@ def test_card_rebuilds_the_model_and_rendering_is_deterministic(weights, faces):
     assert (first[:, 0] != first[:, 2]).any()
 
 
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_faces_side_by_side_come_in_their_order(weights, faces, batch_size):
+    renderer, before = Renderer.load(weights), torch.get_num_threads()
+    five = np.concatenate([faces, faces[::-1]])[:5]
+    alone = renderer.render(five, [20, 70.5], batch_size)
+    try:
+        torch.set_num_threads(2)
+        beside = renderer.render(five, [20, 70.5], batch_size, side_by_side=True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert np.abs(beside.astype(int) - alone.astype(int)).max() <= 1
+
+
 def test_a_face_gives_the_same_bytes_whatever_is_beside_it(weights, faces):
     renderer = Renderer.load(weights)
     together = renderer.render(faces, [20, 70.5])
