@@ -7,9 +7,10 @@ relative to the shard's folder. An empty age or subject is not known.
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.data.ages import AGE_GROUPS
@@ -67,6 +68,15 @@ def read_manifest(folder: Path) -> list[ManifestRow]:
     """Read the manifest of a shard.
 
     Raises:
+        DataError: As `iter_manifest`.
+    """
+    return list(iter_manifest(folder))
+
+
+def iter_manifest(folder: Path) -> Iterator[ManifestRow]:
+    """Yield the rows of a shard's manifest.
+
+    Raises:
         DataError: It is absent, not UTF-8, lacks columns, or holds groups that a spreadsheet
             turned into dates.
     """
@@ -77,7 +87,6 @@ def read_manifest(folder: Path) -> list[ManifestRow]:
             "of CAF's files say nothing reliable about people and ages: write a manifest beside "
             "the images (subject and age may be empty where they are not known)."
         )
-    rows = []
     for line, values in read_csv(path, _REQUIRED):
         if not values["path"]:
             raise DataError(
@@ -87,16 +96,13 @@ def read_manifest(folder: Path) -> list[ManifestRow]:
         if group not in AGE_GROUPS:
             refuse_spreadsheet_date(path, line, "group", group)
         age, bad_age = _parse_age(values["age"])
-        rows.append(
-            ManifestRow(
-                listed=values["path"],
-                subject=subject_of(values["subject"]),
-                true_age_years=age,
-                age_group=group if group in AGE_GROUPS else None,
-                bad_age=bad_age,
-            )
+        yield ManifestRow(
+            listed=values["path"],
+            subject=subject_of(values["subject"]),
+            true_age_years=age,
+            age_group=group if group in AGE_GROUPS else None,
+            bad_age=bad_age,
         )
-    return rows
 
 
 def subject_of(text: str) -> str | None:
@@ -117,41 +123,90 @@ def match_manifest(rows: Iterable[ManifestRow], files: Iterable[Found]) -> Listi
     apart), and as the escaped name that the quarantine table prints for names that are not UTF-8.
     """
     listing = Listing()
-    names = [found.relative for found in files]
-    spellings = _other_spellings(names)
+    names = _HeldNames([found.relative for found in files])
     rows = list(rows)
     # Exact names first, so that no other spelling takes a file that is listed by its own name.
-    exact = set(names)
-    ordered = [row for row in rows if row.listed in exact]
-    ordered += [row for row in rows if row.listed not in exact]
+    ordered = [row for row in rows if row.listed in names]
+    ordered += [row for row in rows if row.listed not in names]
     num_repeated = 0
     for row in ordered:
-        problem = _unsafe(row.listed)
-        if problem is not None:
-            listing.rejected.append((row.listed, "outside_folder", problem))
-            continue
-        name = row.listed if row.listed in exact else _find(row.listed, spellings)
+        name, why = locate(row.listed, names)
         if name is None:
-            detail = "Listed in the manifest, but there is no such file: add it or remove the row."
-            listing.rejected.append((row.listed, "missing_file", detail))
+            listing.rejected.append((row.listed, *why))
             continue
         if name != row.listed:
             listing.by_other_name.add(name)
         known = listing.rows.setdefault(name, row)
         if known is not row:
             num_repeated += 1
-            if _facts(known) != _facts(row):
-                listing.conflicting[name] = (
-                    f"Listed several times, as {_facts(known)} and as {_facts(row)} (subject, age, "
-                    "group): keep the right row."
-                )
-    listing.unlisted = sorted(set(names) - set(listing.rows))
+            if facts_of(known) != facts_of(row):
+                listing.conflicting[name] = explain_conflict(known, row)
+    listing.unlisted = sorted(names.all - set(listing.rows))
     if num_repeated:
-        listing.messages.append(
-            f"Rows of the manifest that repeat a file of another row: {num_repeated}. Rows that "
-            "agree count once; files whose rows disagree are in quarantine."
-        )
+        listing.messages.append(explain_repeated(num_repeated))
     return listing
+
+
+class Names(Protocol):
+    """The files of a shard, as `locate` asks for them."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a file of exactly this name."""
+        ...
+
+    def spelled(self, spelling: str) -> str | None:
+        """Return the one file that has this among its `spellings_of`; None without, or of two."""
+        ...
+
+
+def locate(listed: str, names: Names) -> tuple[str | None, tuple[str, str]]:
+    """Return the file that a manifest means with a path; else None, with reason and detail."""
+    problem = _unsafe(listed)
+    if problem is not None:
+        return None, ("outside_folder", problem)
+    name = listed if listed in names else _find(listed, names)
+    if name is None:
+        detail = "Listed in the manifest, but there is no such file: add it or remove the row."
+        return None, ("missing_file", detail)
+    return name, ("", "")
+
+
+def spellings_of(name: str) -> set[str]:
+    """Return what a manifest may call a file besides its name: escaped, and composed (NFC)."""
+    return {escape_name(name), unicodedata.normalize("NFC", name)}
+
+
+def explain_repeated(count: int) -> str:
+    """Return the sentence about rows that repeat a file of another row."""
+    return (
+        f"Rows of the manifest that repeat a file of another row: {count}. Rows that "
+        "agree count once; files whose rows disagree are in quarantine."
+    )
+
+
+def explain_conflict(known: ManifestRow, row: ManifestRow) -> str:
+    """Return the sentence about a file that is listed twice, with different `facts_of`."""
+    return (
+        f"Listed several times, as {facts_of(known)} and as {facts_of(row)} (subject, age, "
+        "group): keep the right row."
+    )
+
+
+class _HeldNames:
+    """The names of files that are in memory."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.all = set(names)
+        self._spellings: dict[str, str | None] = {}
+        for name in names:
+            for spelling in spellings_of(name):
+                self._spellings[spelling] = None if spelling in self._spellings else name
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.all
+
+    def spelled(self, spelling: str) -> str | None:
+        return self._spellings.get(spelling)
 
 
 def _parse_age(text: str) -> tuple[float | None, str | None]:
@@ -166,7 +221,8 @@ def _parse_age(text: str) -> tuple[float | None, str | None]:
     return (age, None) if usable else (None, text)
 
 
-def _facts(row: ManifestRow) -> tuple[str | None, float | str | None, str | None]:
+def facts_of(row: ManifestRow) -> tuple[str | None, float | str | None, str | None]:
+    """Return what a row says of a file."""
     return row.subject, row.bad_age or row.true_age_years, row.age_group
 
 
@@ -178,19 +234,11 @@ def _unsafe(listed: str) -> str | None:
     return None
 
 
-def _other_spellings(names: list[str]) -> dict[str, str | None]:
-    """Map the escaped and the composed spelling of each name to it; None where it is not unique."""
-    spellings: dict[str, str | None] = {}
-    for name in names:
-        for spelling in {escape_name(name), unicodedata.normalize("NFC", name)}:
-            spellings[spelling] = None if spelling in spellings else name
-    return spellings
-
-
-def _find(listed: str, spellings: dict[str, str | None]) -> str | None:
+def _find(listed: str, names: Names) -> str | None:
     plain = listed.removeprefix("./")
     for spelling in (plain, plain.replace("\\", "/")):
-        found = spellings.get(spelling) or spellings.get(unicodedata.normalize("NFC", spelling))
+        composed = unicodedata.normalize("NFC", spelling)
+        found = names.spelled(spelling) or names.spelled(composed)
         if found is not None:
             return found
     return None

@@ -4,13 +4,15 @@ A picture listed as two people would stand on both sides of a split by identity,
 two ages calibrates nothing: which of them is right nobody here can tell.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agetf_pipeline.data.corpus import Corpus
-from agetf_pipeline.data.listing import Found, escape_name
+from agetf_pipeline.data.corpus_store import SLICE, CorpusStore
+from agetf_pipeline.data.listing import escape_name
 
 _SAME_YEARS = 1e-3  # tables hold ages with 32 bits
+_ABOVE_ALL = b"\xff" * 4097  # of all names: the longest path has 4096 bytes
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,50 @@ def says_more(one: Claim, other: Claim) -> bool:
     )
 
 
-def claims_kept(corpus: Corpus, candidates: Iterable[Found], base: str) -> dict[str, Claim]:
-    """Return content to the claim of the file that is kept of those with the same bytes.
+def settle_claims(store: CorpusStore, base: str) -> None:
+    """Decide which of the files with the same bytes is kept, in a store whose contents are hashed.
 
-    The one that says most (a person before an age), of equals the first.
+    Files that are listed otherwise than one with the same bytes are refused, all of them. Of the
+    others the one is kept that says most (a person before an age), of equals the first by path.
+
+    Args:
+        store: Takes the refusals, and what is kept of each content that several files have.
+        base: Folder of the corpus, for the paths.
     """
-    kept: dict[str, Claim] = {}
-    for found in candidates:
-        claim, image_id = claim_of(corpus, found, base), corpus.ids[found.relative]
-        if image_id not in kept or _told(claim) > _told(kept[image_id]):
-            kept[image_id] = claim
-    return kept
+    groups = "SELECT image_id FROM contents GROUP BY image_id HAVING COUNT(*) > 1"
+    for rows in store.slices(groups):
+        for (image_id,) in rows:
+            _refuse_contradictions(store, image_id, base)
+            kept: Claim | None = None
+            for _, claim in claims_of(store, image_id, base):
+                if kept is None or _told(claim) > _told(kept):
+                    kept = claim
+            if kept is not None:
+                values = image_id, kept.path, kept.subject, kept.true_age_years
+                store.run("INSERT INTO kept VALUES (?, ?, ?, ?)", values)
+    # What an earlier partition holds, it keeps.
+    store.run(
+        "INSERT OR REPLACE INTO kept SELECT image_id, escaped(path), subject, age FROM elsewhere"
+    )
+
+
+def claims_of(
+    store: CorpusStore, image_id: bytes, base: str, descending: bool = False
+) -> Iterator[tuple[bytes, Claim]]:
+    """Yield the files of a content that nothing speaks against, by name, with what is said of each.
+
+    Who takes them may refuse those that came already.
+    """
+    last, beyond, order = (_ABOVE_ALL, "<", "DESC") if descending else (b"", ">", "ASC")
+    while rows := store.run(
+        "SELECT c.name, l.subject, l.age FROM contents c CROSS JOIN files f ON f.name = c.name "
+        f"LEFT JOIN listed l ON l.number = f.row WHERE c.image_id = ? AND c.name {beyond} ? "
+        f"AND f.reason IS NULL ORDER BY c.name {order} LIMIT {SLICE}",
+        (image_id, last),
+    ).fetchall():
+        last = rows[-1][0]
+        for name, subject, age in rows:
+            yield name, Claim(escape_name(f"{base}/{os.fsdecode(name)}"), subject, age)
 
 
 def _told(claim: Claim) -> tuple[int, bool]:
@@ -62,43 +97,32 @@ def _told(claim: Claim) -> tuple[int, bool]:
     return has_subject + has_age, has_subject
 
 
-def claim_of(corpus: Corpus, found: Found, base: str) -> Claim:
-    """Return what a corpus says of one of its files; `base` is its folder, for the path."""
-    row = corpus.rows.get(found.relative)
-    path = escape_name(f"{base}/{found.relative}")
-    return Claim(path, None, None) if row is None else Claim(path, row.subject, row.true_age_years)
+def _refuse_contradictions(store: CorpusStore, image_id: bytes, base: str) -> None:
+    """Refuse the files of a content that is listed as two people or ages.
 
-
-def conflicts_within(
-    corpus: Corpus, candidates: Iterable[Found], base: str
-) -> dict[str, tuple[str, str]]:
-    """Return the files that a corpus's own list contradicts itself about.
-
-    Args:
-        corpus: The corpus.
-        candidates: Its files that nothing else speaks against.
-        base: Its folder, for the paths in sentences.
-
-    Returns:
-        Relative path of each file that has the same bytes as one that is listed otherwise, to the
-        reason and a sentence. It names no people: what is forgotten of one must not stay in a row
-        about another.
+    The sentence names no people: what is forgotten of one must not stay in a row about another.
     """
-    by_content: dict[str, list[tuple[str, Claim]]] = {}
-    for found in candidates:
-        claim = claim_of(corpus, found, base)
-        by_content.setdefault(corpus.ids[found.relative], []).append((found.relative, claim))
-    conflicts: dict[str, tuple[str, str]] = {}
-    for same in by_content.values():
-        # One of each statement: of a placeholder picture there may be a hundred thousand copies.
-        others = {(claim.subject, claim.true_age_years): claim for _, claim in reversed(same)}
-        for relative, claim in same if len(others) > 1 else ():
+    # One of each statement: of a placeholder picture there may be a hundred thousand copies.
+    others = {
+        (claim.subject, claim.true_age_years): claim
+        for _, claim in claims_of(store, image_id, base, descending=True)
+    }
+    if len(others) < 2:
+        return
+    refused: list[tuple[str, str, bytes]] = []
+    verdicts: dict[tuple[str | None, float | None], str | None] = {}
+    for name, claim in claims_of(store, image_id, base):
+        said = claim.subject, claim.true_age_years
+        if said not in verdicts:
             against = ((other, conflict_between(claim, other)) for other in others.values())
-            other, why = next(((o, w) for o, w in against if w is not None), (None, None))
-            if other is not None:
-                conflicts[relative] = (
-                    "conflicting_rows",
-                    f"The same bytes as {other.path}, which is listed with {why}: keep the right "
-                    "row and file.",
-                )
-    return conflicts
+            other, why = next(((o, w) for o, w in against if w is not None), (claim, None))
+            verdicts[said] = why and (
+                f"The same bytes as {other.path}, which is listed with {why}: keep the right "
+                "row and file."
+            )
+        if (detail := verdicts[said]) is not None:
+            refused.append(("conflicting_rows", detail, name))
+        if len(refused) == SLICE:
+            store.refuse(refused)
+            refused.clear()
+    store.refuse(refused)

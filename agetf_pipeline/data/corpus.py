@@ -4,26 +4,28 @@ Nothing is decoded here: files are listed, hashed, and laid over the CAF manifes
 FFHQ-Aging. What can be refused without opening a picture is refused here, with the reason.
 """
 
+import hashlib
+import itertools
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agetf_pipeline.config.ingest import SourceConfig
 from agetf_pipeline.core.errors import DataError
-from agetf_pipeline.core.hashing import canonical_json, hash_bytes, hash_file
-from agetf_pipeline.core.workspace import is_caf
+from agetf_pipeline.core.hashing import hash_file
+from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.core.workspace import FFHQ_PARTITION, is_caf
 from agetf_pipeline.data.caf import MANIFEST_NAME, ManifestRow, match_manifest, read_manifest
-from agetf_pipeline.data.ffhq_aging import (
-    LABELS_NAME,
-    Label,
-    explain_coverage,
-    read_labels,
-)
+from agetf_pipeline.data.corpus_lists import apply_labels, apply_manifest, refusals_of
+from agetf_pipeline.data.corpus_store import SLICE, CorpusStore
+from agetf_pipeline.data.ffhq_aging import LABELS_NAME, Label, image_number_of, read_labels
 from agetf_pipeline.data.forgotten import DETAIL, Forgotten
-from agetf_pipeline.data.listing import Found, escape_name, list_files
+from agetf_pipeline.data.listing import Found, escape_name, walk_files
 from agetf_pipeline.data.quarantine import FORGOTTEN
 
 _NUM_HASHING_THREADS = 4
@@ -32,29 +34,19 @@ _NOTHING = Forgotten()
 
 @dataclass
 class Corpus:
-    """One partition as it lies on disk, and what its own lists say of it.
+    """What a partition's own list says of files that are given, in memory.
 
     Attributes:
-        files: Every visible file.
-        ids: Relative path to sha256, of the files that could be read.
-        refused: Relative path to reason and detail, of the files that go no further.
+        refused: Relative path to reason and detail, of the files that the list turns away.
         absent: Listed path, reason and detail, of the rows of a manifest without a file.
         labels: The crowd's labels by image number; None without them (FFHQ-Aging).
         rows: Rows of the manifest by relative path (CAF).
-        listed: All rows of the manifest by the path that they list, or that it was found to mean.
-        by_other_name: Files that the manifest lists by another spelling.
-        messages: Sentences for a person.
     """
 
-    files: list[Found]
-    ids: dict[str, str]
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     absent: list[tuple[str, str, str]] = field(default_factory=list)
     labels: dict[int, Label] | None = None
     rows: dict[str, ManifestRow] = field(default_factory=dict)
-    listed: dict[str, list[ManifestRow]] = field(default_factory=dict)
-    by_other_name: set[str] = field(default_factory=set)
-    messages: list[str] = field(default_factory=list)
 
 
 def list_name(partition: str) -> str:
@@ -62,17 +54,58 @@ def list_name(partition: str) -> str:
     return MANIFEST_NAME if is_caf(partition) else LABELS_NAME
 
 
+def read_lists(folder: Path, partition: str, files: list[Found]) -> Corpus:
+    """Lay a partition's manifest or labels over its files, which are not read.
+
+    Raises:
+        DataError: The labels or the manifest cannot be used.
+    """
+    if not is_caf(partition):
+        path = folder / LABELS_NAME
+        return Corpus(labels=read_labels(path) if path.is_file() else None)
+    listing = match_manifest(read_manifest(folder), files)
+    return Corpus(refusals_of(listing), listing.rejected, None, listing.rows)
+
+
+def add_labels(rows: list[dict[str, Any]], corpus: Corpus) -> None:
+    """Put what the corpus says of each image into its row, by `_relative`, which goes."""
+    numbers = [image_number_of(row["_relative"]) for row in rows]
+    shared = {number for number, count in Counter(numbers).items() if count > 1}
+    for row, number in zip(rows, numbers, strict=True):
+        listed = corpus.rows.get(row.pop("_relative"))
+        if listed is not None:
+            row.update(said_by_row(listed.subject, listed.true_age_years, listed.age_group))
+        elif row["partition"] == FFHQ_PARTITION:
+            label = (corpus.labels or {}).get(-1 if number is None else number)
+            row.update(said_by_label(number, label, number in shared))
+
+
+def said_by_row(
+    subject: str | None, true_age_years: float | None, age_group: str | None
+) -> dict[str, Any]:
+    """Return what a row of a manifest puts into the table `images`."""
+    return {"subject": subject, "true_age_years": true_age_years, "age_group": age_group}
+
+
+def said_by_label(number: int | None, label: Label | None, is_shared: bool) -> dict[str, Any]:
+    """Return what a number, and the label that has it, put into the table `images`."""
+    # Two different pictures of one number: which one the crowd saw is not known.
+    return {"image_number": number} if label is None or is_shared else asdict(label)
+
+
 def read_corpus(
+    store: CorpusStore,
     folder: Path,
     source: SourceConfig,
     partition: str,
     max_bytes: int,
     forgotten: Forgotten = _NOTHING,
     base: str = "",
-) -> Corpus:
+) -> None:
     """List and hash the files of a partition, and lay them over its manifest or labels.
 
     Args:
+        store: An empty one, of this folder; takes what is found.
         folder: Of the partition; it need not exist.
         source: How the corpus is to be read.
         partition: `ffhq_aging` or `caf/<shard>`.
@@ -84,62 +117,124 @@ def read_corpus(
         DataError: The labels or the manifest cannot be used.
     """
     besides = (list_name(partition),)
-    files = list_files(folder, besides, source.follow_links) if folder.is_dir() else []
-    corpus = Corpus(files, {})
-    for found in files:
-        if found.reason is not None:
-            corpus.refused[found.relative] = (found.reason, found.detail)
-        elif found.num_bytes is not None and found.num_bytes > max_bytes:
-            detail = f"{found.num_bytes} bytes, over the limit of {max_bytes}; it was not read."
-            corpus.refused[found.relative] = ("too_many_bytes", detail)
+    if folder.is_dir():
+        _add_files(store, walk_files(folder, besides, source.follow_links), max_bytes)
     if not source.follow_links:
         _refuse_foreign_list(folder, besides[0])
-    if is_caf(partition):
-        _apply_manifest(corpus, folder)
-    else:
-        _apply_labels(corpus, folder)
-    readable = [f for f in files if f.reason is None and (f.num_bytes or 0) <= max_bytes]
-    with ThreadPoolExecutor(_NUM_HASHING_THREADS) as threads:
-        for found, digest in zip(readable, threads.map(_hash, readable), strict=True):
-            if digest is None:
-                detail = "The file cannot be read: check its permissions and the disk."
-                corpus.refused[found.relative] = ("unreadable", detail)
-            else:
-                corpus.ids[found.relative] = digest
+    (apply_manifest if is_caf(partition) else apply_labels)(store, folder)
+    _hash_contents(store, partition)
     if forgotten.entries:
-        _refuse_forgotten(corpus, partition, forgotten, base)
-    return corpus
+        _refuse_forgotten(store, partition, forgotten, base)
 
 
-def read_lists(folder: Path, partition: str, files: list[Found]) -> Corpus:
-    """Lay a partition's manifest or labels over its files, which are not read.
+def hash_listing(store: CorpusStore) -> str:
+    """Return one hash over every file's name and content, or why it has none.
 
-    Raises:
-        DataError: The labels or the manifest cannot be used.
+    The same as of the canonical JSON of a dictionary from names, escaped, to those.
     """
-    corpus = Corpus(files, {})
-    (_apply_manifest if is_caf(partition) else _apply_labels)(corpus, folder)
-    return corpus
+    odd = store.value("SELECT 1 FROM files WHERE escaped(name) != CAST(name AS TEXT) LIMIT 1")
+    found = store.slices(
+        "SELECT escaped(name), IIF(image_id IS NULL, reason, LOWER(HEX(image_id))) "
+        "FROM files ORDER BY " + ("escaped(name)" if odd else "name")
+    )
+    return _hash_object((name, json.dumps(said)) for rows in found for name, said in rows)
 
 
-def _refuse_forgotten(corpus: Corpus, partition: str, forgotten: Forgotten, base: str) -> None:
+def hash_elsewhere(store: CorpusStore) -> str:
+    """Return one hash over what other partitions hold of this one's contents, likewise."""
+    held = store.slices(
+        "SELECT LOWER(HEX(image_id)), path, subject, age FROM elsewhere ORDER BY image_id"
+    )
+    return _hash_object(
+        (image_id, json.dumps(said, separators=(",", ":")))
+        for rows in held
+        for image_id, *said in rows
+    )
+
+
+def _hash_object(items: Iterable[tuple[str, str]]) -> str:
+    """Return the hash of the canonical JSON of an object: names in order, and their JSON."""
+    digest = hashlib.sha256(b"{")
+    for place, (name, value) in enumerate(items):
+        digest.update(f"{',' if place else ''}{json.dumps(name)}:{value}".encode())
+    digest.update(b"}")
+    return digest.hexdigest()
+
+
+def _add_files(store: CorpusStore, files: Iterable[Found], max_bytes: int) -> None:
+    walk = iter(files)
+    while some := list(itertools.islice(walk, SLICE)):
+        # In the order of the store's own pages.
+        rows = sorted((os.fsencode(found.relative), found) for found in some)
+        store.run_many(
+            "INSERT INTO files (name, num_bytes, readable, reason, detail) VALUES (?, ?, ?, ?, ?)",
+            ((name, found.num_bytes, *_first_look(found, max_bytes)) for name, found in rows),
+        )
+
+
+def _first_look(found: Found, max_bytes: int) -> tuple[bool, str | None, str | None]:
+    """Return whether a file is to be read, and why it is not."""
+    if found.reason is not None:
+        return False, found.reason, found.detail
+    if found.num_bytes is not None and found.num_bytes > max_bytes:
+        detail = f"{found.num_bytes} bytes, over the limit of {max_bytes}; it was not read."
+        return False, "too_many_bytes", detail
+    return True, None, None
+
+
+def _hash_contents(store: CorpusStore, partition: str) -> None:
+    num_files = store.value("SELECT COUNT(*) FROM files WHERE readable")
+    detail = "The file cannot be read: check its permissions and the disk."
+    with (
+        ThreadPoolExecutor(_NUM_HASHING_THREADS) as threads,
+        Progress(f"hashing {partition}", num_files) as progress,
+    ):
+        for rows in store.by_name("1", "readable"):
+            names = [name for name, _ in rows]
+            found = list(zip(threads.map(_hash, map(store.path_of, names)), names, strict=True))
+            store.run_many(
+                "UPDATE files SET image_id = ? WHERE name = ?",
+                [(digest, name) for digest, name in found if digest is not None],
+            )
+            store.run_many(
+                "INSERT INTO contents VALUES (?, ?)",
+                sorted((digest, name) for digest, name in found if digest is not None),
+            )
+            store.refuse(("unreadable", detail, name) for digest, name in found if digest is None)
+            progress.advance(len(rows))
+
+
+def _hash(path: Path) -> bytes | None:
+    try:
+        return bytes.fromhex(hash_file(path))
+    except OSError:
+        return None
+
+
+def _refuse_forgotten(store: CorpusStore, partition: str, forgotten: Forgotten, base: str) -> None:
     """Turn away what was forgotten, whatever else is known of it: other details name people."""
-    people = {
-        name
-        for name, listed in corpus.listed.items()
-        if any(forgotten.has_subject(row.subject, partition) for row in listed)
-    }
-    for found in corpus.files:
-        name = found.relative
-        if corpus.ids.get(name) in forgotten.image_ids or name in people:
-            corpus.refused[name] = (FORGOTTEN, DETAIL)
-            corpus.rows.pop(name, None)
-    corpus.absent = [
-        (listed, FORGOTTEN, DETAIL)
-        if listed in people or forgotten.has_path(base, listed)
-        else (listed, reason, detail)
-        for listed, reason, detail in corpus.absent
-    ]
+    store.run("CREATE TEMP TABLE people (subject TEXT PRIMARY KEY)")
+    for rows in store.slices("SELECT DISTINCT subject FROM listed WHERE subject IS NOT NULL"):
+        people = [(name,) for (name,) in rows if forgotten.has_subject(name, partition)]
+        store.run_many("INSERT INTO people VALUES (?)", people)
+    theirs = "SELECT {} FROM listed WHERE subject IN (SELECT subject FROM people)"
+    refuse = "UPDATE files SET reason = ?, detail = ?, row = NULL WHERE "
+    why = (FORGOTTEN, DETAIL)
+    store.run(f"{refuse} row IN ({theirs.format('number')})", why)
+    store.run(f"{refuse} name IN ({theirs.format('CAST(path AS BLOB)')})", why)
+    store.run_many(
+        f"{refuse} name IN (SELECT name FROM contents WHERE image_id = ?)",
+        ((*why, bytes.fromhex(image_id)) for image_id in sorted(forgotten.image_ids)),
+    )
+    refuse = "UPDATE absent SET reason = ?, detail = ? WHERE "
+    store.run(f"{refuse} path IN ({theirs.format('path')})", why)
+    last = ""
+    while paths := store.run(
+        "SELECT path FROM absent WHERE path > ? ORDER BY path LIMIT ?", (last, SLICE)
+    ).fetchall():
+        last = paths[-1][0]
+        its = [path for (path,) in paths if forgotten.has_path(base, path)]
+        store.run_many(f"{refuse} path = ?", ((*why, path) for path in its))
 
 
 def _refuse_foreign_list(folder: Path, name: str) -> None:
@@ -156,76 +251,11 @@ def _refuse_foreign_list(folder: Path, name: str) -> None:
         )
 
 
-def _apply_manifest(corpus: Corpus, folder: Path) -> None:
-    rows = read_manifest(folder)
-    listing = match_manifest(rows, corpus.files)
-    corpus.rows = listing.rows
-    for row in rows:
-        corpus.listed.setdefault(row.listed, []).append(row)
-    for relative, row in listing.rows.items():
-        corpus.listed.setdefault(relative, []).append(row)
-    corpus.by_other_name = listing.by_other_name
-    corpus.absent = listing.rejected
-    corpus.messages += listing.messages
-    for relative in listing.unlisted:
-        detail = f"Not in {MANIFEST_NAME}: add a row (subject and age may be empty), or remove it."
-        corpus.refused.setdefault(relative, ("not_listed", detail))
-    for relative, detail in listing.conflicting.items():
-        corpus.refused.setdefault(relative, ("conflicting_rows", detail))
-    for relative, row in listing.rows.items():
-        if row.bad_age is not None:
-            detail = (
-                f"The manifest says age {row.bad_age!r}; expected years from 0 to 120, or nothing "
-                "where the age is not known."
-            )
-            corpus.refused.setdefault(relative, ("bad_age", detail))
-    num_unknown = sum(row.true_age_years is None for row in listing.rows.values())
-    if num_unknown:
-        corpus.messages.append(
-            f"Images without an age in the manifest: {num_unknown} of {len(listing.rows)}. Their "
-            "ages are estimated, and they calibrate nothing."
-        )
-
-
-def _apply_labels(corpus: Corpus, folder: Path) -> None:
-    path = folder / LABELS_NAME
-    if path.is_file():
-        corpus.labels = read_labels(path)
-    elif corpus.files:
-        corpus.messages.append(
-            f"There is no {LABELS_NAME} beside the images: they go on without the crowd's labels."
-        )
-    else:
-        corpus.messages.append(
-            f"There are no FFHQ-Aging images in {folder}: the CAF shards go on alone."
-        )
-
-
-def hash_files(corpus: Corpus) -> str:
-    """Return one hash over every file's name and content, or why it has none."""
-    found = {
-        escape_name(f.relative): corpus.ids.get(f.relative) or corpus.refused[f.relative][0]
-        for f in corpus.files
-    }
-    return hash_bytes(canonical_json(found).encode())
-
-
-def _hash(found: Found) -> str | None:
-    try:
-        return hash_file(found.path)
-    except OSError:
-        return None
-
-
-def explain_labels(numbers: Sequence[int | None], corpus: Corpus) -> list[str]:
-    """Say how labels and images fit together, by the `image_number` of each image taken."""
-    if corpus.labels is None:
-        return []
-    messages = explain_coverage(corpus.labels, numbers)
-    shared = sum(c for n, c in Counter(numbers).items() if c > 1 and n in corpus.labels)
-    if shared:
-        messages.append(
-            f"Images that share their number with another picture: {shared}. Which of them a row "
-            f"of {LABELS_NAME} means cannot be told: they go on without labels. Keep one a number."
-        )
-    return messages
+def forgotten_names(store: CorpusStore) -> list[str]:
+    """Return files, and rows of the list, that are turned away as forgotten, escaped, sorted."""
+    files = store.run("SELECT escaped(name) FROM files WHERE reason = ?", (FORGOTTEN,))
+    absent = store.run("SELECT path, num_rows FROM absent WHERE reason = ?", (FORGOTTEN,))
+    return sorted(
+        [name for (name,) in files]
+        + [escape_name(path) for path, num_rows in absent for _ in range(num_rows)]
+    )

@@ -39,8 +39,8 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[st
         DataError: The file is not UTF-8, not a CSV, lacks columns, has a row of another length, or
             cannot be read.
     """
-    text = _read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    text = io.TextIOWrapper(io.BytesIO(_read_checked(path)), "utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         _check_header(path, header, required)
@@ -60,7 +60,7 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[st
         ) from error
 
 
-def for_spreadsheets(frame: "pl.DataFrame") -> str:
+def for_spreadsheets(frame: "pl.DataFrame", include_header: bool = True) -> str:
     """Return a frame as CSV that opens in a spreadsheet program as the text it is.
 
     Texts that such a program would run as a formula (`=...`, `@...`, `+...`, `-...`) get an
@@ -77,10 +77,11 @@ def for_spreadsheets(frame: "pl.DataFrame") -> str:
         .otherwise(pl.col(name))
         .alias(name)
         for name in texts
-    ).write_csv()
+    ).write_csv(include_header=include_header)
 
 
-def _read_text(path: Path) -> str:
+def _read_checked(path: Path) -> bytes:
+    """Return the bytes of a file that is UTF-8 from one end to the other."""
     try:
         data = read_at_most(path, _MAX_BYTES)
     except TooManyBytesError as error:
@@ -98,13 +99,14 @@ def _read_text(path: Path) -> str:
             "'Unicode text', or no text at all. Save it as 'CSV UTF-8'."
         )
     try:
-        return data.decode("utf-8-sig")
+        data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(
             f"Expected UTF-8 text in {path}; found byte 0x{data[error.start]:02x} in line "
             f"{line}. Save it as 'CSV UTF-8'."
         ) from error
+    return data
 
 
 def refuse_spreadsheet_date(path: Path, line: int, column: str, value: str) -> None:

@@ -1,56 +1,33 @@
-"""What the examination of every distinct content found: kept, so that no file is decoded twice.
+"""Examining every distinct content of a partition, each once."""
 
-A cache among the workspace's state, not a table of the data contract: it may be deleted.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import polars as pl
-import pyarrow as pa
 
 from agetf_pipeline.config.ingest import IngestConfig, SourceConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_bytes
 from agetf_pipeline.core.hashing import fingerprint, hash_bytes, hash_file
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.corpus_store import CorpusStore, open_store
+from agetf_pipeline.data.examination_cache import EXAMINATIONS, update_cache
 from agetf_pipeline.data.examine_pool import ExaminePool, Request
 from agetf_pipeline.data.file_bytes import read_at_most
-from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.listing import escape_name
-from agetf_pipeline.data.schemas import TableSpec
-from agetf_pipeline.data.tables import read_table, to_frame
+from agetf_pipeline.data.streaming import SortedTable
+from agetf_pipeline.data.tables import table_path
 
 CODE_VERSION = "2"
 """Raised by hand when `probe` or `faces` find something else in the same bytes."""
 
-EXAMINATIONS = TableSpec(
-    "examinations",
-    pa.schema(
-        [
-            pa.field("image_id", pa.string(), nullable=False),
-            pa.field("version", pa.string(), nullable=False),
-            pa.field("reason", pa.string()),  # null: accepted
-            pa.field("detail", pa.string()),
-            pa.field("format", pa.string()),
-            pa.field("mode", pa.string()),
-            pa.field("stored_width_px", pa.int32()),
-            pa.field("stored_height_px", pa.int32()),
-            pa.field("width_px", pa.int32()),
-            pa.field("height_px", pa.int32()),
-            pa.field("is_grey", pa.bool_()),
-            pa.field("flags", pa.list_(pa.string())),
-            pa.field("face_sha256", pa.string()),  # of the crop, where one was made
-        ]
-    ),
-    ("image_id",),
-    "What each distinct content is, or why it is not taken.",
-)
+__all__ = ["CODE_VERSION", "EXAMINATIONS", "Examiner"]
 
-
+_SLICE = 512
 _PASSING = ("changed_while_read", "decoder_crash")
 _CHANGED = (
     "The file changed, or went away, while it was read. Wait until nothing writes to the folder, "
@@ -87,66 +64,109 @@ class Examiner:
         return fingerprint(settings, CODE_VERSION, {})
 
     def examine(self, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """Examine contents that have not been examined yet.
-
-        Args:
-            files: Image id (sha256 of the content) to a file that has it.
+        """Examine a few contents, given as image id (sha256) to a file; see `examine_all`.
 
         Returns:
-            Image id to a row of `EXAMINATIONS`. What is not the content's own doing is not stored,
-            and so tried again whenever this is called anew: a file that changed meanwhile
-            (`changed_while_read`), a process that died or took too long (`decoder_crash`).
+            Image id to a row of `EXAMINATIONS`.
         """
-        cache = Workspace(self.workspace.state / "ingest")
-        wanted = pl.DataFrame(
-            {"image_id": sorted(files), "version": [self.version()] * len(files)},
-            schema={"image_id": pl.String, "version": pl.String},
-        )
+        folder = Path(os.path.commonpath([path.parent for path in files.values()]))
+        with open_store(self.workspace.state / "ingest", folder) as store:
+            root = store.root
+            store.run_many(
+                "INSERT INTO wanted (image_id, name) VALUES (?, ?)",
+                (
+                    (bytes.fromhex(image_id), os.fsencode(os.path.relpath(path, root)))
+                    for image_id, path in files.items()
+                ),
+            )
+            self.examine_all(store)
+            return {i: row for found in self.findings(store) for i, row in found.items()}
+
+    def examine_all(self, store: CorpusStore) -> None:
+        """Examine the wanted contents of a store that have not been examined yet.
+
+        What is not the content's own doing is noted in the store alone, and so tried again whenever
+        this is called anew: a file that changed meanwhile (`changed_while_read`), a process that
+        died or took too long (`decoder_crash`).
+        """
         settings = self.config
-        passing: dict[str, dict[str, Any]] = {}
         with ExaminePool(
             settings.limits, settings.face_px, settings.num_workers, settings.max_decode_s
         ) as pool:
 
-            def compute(chunk: pl.DataFrame) -> pl.DataFrame:
-                rows = self._examine(pool, files, chunk["image_id"].to_list())
-                lasting = [row for row in rows if row["reason"] not in _PASSING]
-                passing.update((r["image_id"], r) for r in rows if r["reason"] in _PASSING)
-                return to_frame(lasting, EXAMINATIONS)
+            def examine(contents: Iterable[tuple[bytes, bytes]]) -> Iterator[dict[str, Any]]:
+                for row in self._examine(pool, store, contents):
+                    if row["reason"] in _PASSING:
+                        _note(store, row)
+                    else:
+                        yield row
 
-            update_table(
-                cache,
-                EXAMINATIONS,
-                self.partition,
-                wanted,
-                compute,
-                settings.chunk_size,
-                f"reading {self.partition}",
+            update_cache(self._cache, self.partition, self.version(), store, examine,
+                         settings.chunk_size)  # fmt: skip
+            if not self.source.aligned:
+                # Crops are files that a person can open, and so delete or change.
+                damaged = [
+                    bytes.fromhex(image_id)
+                    for found in self.findings(store)
+                    for image_id, row in found.items()
+                    if not self._has_face(row)
+                ]
+                names = (
+                    (i, store.value("SELECT name FROM wanted WHERE image_id = ?", (i,)))
+                    for i in damaged
+                )
+                for row in self._examine(pool, store, list(names)):
+                    _note(store, row)
+
+    def findings(self, store: CorpusStore) -> Iterator[dict[str, dict[str, Any]]]:
+        """Yield what was found of all wanted contents of a store, in order, some at a time.
+
+        Yields:
+            Image id to a row of `EXAMINATIONS`.
+        """
+        table = SortedTable(table_path(self._cache, EXAMINATIONS, self.partition), EXAMINATIONS)
+        last = b""
+        while some := store.run(
+            "SELECT image_id FROM wanted WHERE image_id > ? ORDER BY image_id LIMIT ?",
+            (last, _SLICE),
+        ).fetchall():
+            first, last = some[0][0], some[-1][0]
+            rows = table.between(first.hex(), last.hex())
+            found: dict[str, dict[str, Any]] = (
+                {} if rows is None else {row["image_id"]: row for row in rows.to_dicts()}
             )
-            rows = read_table(cache, EXAMINATIONS, [self.partition]).to_dicts()
-            found = passing | {row["image_id"]: row for row in rows}
-            # Crops are files that a person can open, and so delete or change.
-            damaged = [image_id for image_id, row in found.items() if not self._has_face(row)]
-            found.update(
-                (row["image_id"], row) for row in self._examine(pool, files, sorted(damaged))
-            )
-        return found
+            noted = "SELECT finding FROM findings WHERE image_id BETWEEN ? AND ?"
+            for (finding,) in store.run(noted, (first, last)).fetchall():
+                row = json.loads(finding)
+                found[row["image_id"]] = row
+            yield {i.hex(): found[i.hex()] for (i,) in some}
+
+    @property
+    def _cache(self) -> Workspace:
+        return Workspace(self.workspace.state / "ingest")
 
     def _examine(
-        self, pool: ExaminePool, files: Mapping[str, Path], image_ids: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        requests = [
-            Request(files[i], None if self.source.aligned else self.face_path(i)) for i in image_ids
-        ]
-        if image_ids and not self.source.aligned:
-            self.faces.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for image_id, answer in zip(image_ids, pool.examine(requests), strict=True):
+        self, pool: ExaminePool, store: CorpusStore, contents: Iterable[tuple[bytes, bytes]]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield rows for (image id, name) of contents, in order."""
+        asked: deque[str] = deque()
+        names, version = EXAMINATIONS.schema.names, self.version()
+
+        def requests() -> Iterator[Request]:
+            for raw, name in contents:
+                image_id = raw.hex()
+                crop_to = None if self.source.aligned else self.face_path(image_id)
+                if crop_to is not None and not asked:
+                    self.faces.mkdir(parents=True, exist_ok=True)
+                asked.append(image_id)
+                yield Request(store.path_of(name), crop_to)
+
+        for answer in pool.stream(requests()):
+            image_id = asked.popleft()
             if answer["sha256"] != image_id and answer["reason"] != "decoder_crash":
                 answer = {"reason": "changed_while_read", "detail": _CHANGED}
-            row = {name: answer.get(name) for name in EXAMINATIONS.schema.names}
-            rows.append({**row, "image_id": image_id, "version": self.version()})
-        return rows
+            row = {name: answer.get(name) for name in names}
+            yield {**row, "image_id": image_id, "version": version}
 
     def _has_face(self, row: Mapping[str, Any]) -> bool:
         if row["face_sha256"] is None:
@@ -168,9 +188,25 @@ class Examiner:
             write_bytes(target, data)
         return target
 
-    def remove_orphans(self, face_paths: Collection[str]) -> None:
-        """Remove crops and copies that no row names, and what interrupted writes left."""
-        kept = {Path(path).name for path in face_paths}
-        for path in self.faces.iterdir() if self.faces.is_dir() else ():
-            if path.is_file() and path.name not in kept:
-                path.unlink()
+    def has_faces(self) -> bool:
+        """Whether there are crops or copies."""
+        if not self.faces.is_dir():
+            return False
+        with os.scandir(self.faces) as entries:
+            return next(entries, None) is not None
+
+    def remove_orphans(self, store: CorpusStore) -> None:
+        """Remove crops and copies that are not among a store's names, and what a kill left."""
+        if not self.faces.is_dir():
+            return
+        with os.scandir(self.faces) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name).decode(errors="replace")
+                kept = store.value("SELECT 1 FROM names WHERE name = ?", (name,))
+                if entry.is_file() and not kept:
+                    Path(entry.path).unlink()
+
+
+def _note(store: CorpusStore, row: dict[str, Any]) -> None:
+    values = bytes.fromhex(row["image_id"]), json.dumps(row)
+    store.run("INSERT OR REPLACE INTO findings VALUES (?, ?)", values)

@@ -185,32 +185,27 @@ def _has_room(waiting: Sequence[tuple[int, bytes]]) -> bool:
 
 
 class _Queue:
-    """Requests that threads take and answers that one takes in order, never far apart."""
+    """Requests that threads take and answers that one takes in order, never far apart.
+
+    The requests come from wherever the one who takes the answers lets them: in its own thread.
+    """
 
     def __init__(self, requests: Iterator[Request], max_ahead: int) -> None:
         self._requests = enumerate(requests)
+        self._ready: deque[tuple[int, Request]] = deque()
         self._changed = threading.Condition()
         self._done: dict[int, dict[str, Any]] = {}
         self._max_ahead = max_ahead
-        self._num_taken = self._num_given = 0
+        self._num_asked = self._num_given = 0
         self._at_end = False
         self._failure: BaseException | None = None
 
     def take(self, wait: bool) -> tuple[int, Request] | None:
         """Return the next request with its number; None at the end, or where it is to wait."""
         with self._changed:
-            while not self._at_end and self._num_taken - self._num_given >= self._max_ahead:
-                if not wait:
-                    return None
+            while wait and not self._ready and not self._at_end:
                 self._changed.wait()
-            if self._at_end:
-                return None
-            task = next(self._requests, None)
-            if task is None:
-                self._end()
-            else:
-                self._num_taken += 1
-            return task
+            return self._ready.popleft() if self._ready else None
 
     def put(self, number: int, answer: dict[str, Any]) -> None:
         """Take the answer to a request."""
@@ -233,8 +228,9 @@ class _Queue:
     def answers(self) -> Iterator[dict[str, Any]]:
         """Yield the answers in the order of their requests."""
         while True:
+            self._ask()
             with self._changed:
-                while self._num_given not in self._done and not self._finished():
+                while self._num_given not in self._done and self._is_awaited():
                     self._changed.wait()
                 if self._failure is not None:
                     raise self._failure
@@ -242,14 +238,26 @@ class _Queue:
                     return
                 answer = self._done.pop(self._num_given)
                 self._num_given += 1
-                self._changed.notify_all()
             yield answer
 
-    def _finished(self) -> bool:
-        return self._failure is not None or (self._at_end and self._num_given == self._num_taken)
+    def _ask(self) -> None:
+        """Have requests ready, as many as may be ahead."""
+        num_ahead = self._num_asked - self._num_given
+        if self._at_end or num_ahead > self._max_ahead // 2:
+            return
+        some = list(itertools.islice(self._requests, self._max_ahead - num_ahead))
+        self._num_asked += len(some)
+        with self._changed:
+            self._ready.extend(some)
+            self._at_end = self._at_end or not some
+            self._changed.notify_all()
+
+    def _is_awaited(self) -> bool:
+        return self._failure is None and self._num_given < self._num_asked
 
     def _end(self) -> None:
         self._at_end = True
+        self._ready.clear()
         self._changed.notify_all()
 
 

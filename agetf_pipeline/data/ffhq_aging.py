@@ -1,7 +1,7 @@
 """FFHQ-Aging: images named by number, and the crowd's labels in one CSV."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -60,30 +60,60 @@ def read_labels(path: Path) -> dict[int, Label]:
     """
     labels: dict[int, Label] = {}
     lines: dict[int, int] = {}
-    for line, values in read_csv(path, LABEL_COLUMNS):
-        label = _parse(path, line, values)
+    for line, label in iter_labels(path):
         first = lines.setdefault(label.image_number, line)
         if first != line:
-            raise DataError(
-                f"Expected each image once in {path}; found image_number {label.image_number} in "
-                f"lines {first} and {line}. Keep the right one."
-            )
+            raise listed_twice(path, label.image_number, first, line)
         labels[label.image_number] = label
     return labels
+
+
+def iter_labels(path: Path) -> Iterator[tuple[int, Label]]:
+    """Yield the rows of `ffhq_aging_labels.csv` with their lines, as they come.
+
+    Raises:
+        DataError: As `read_labels`, except that a number may come twice.
+    """
+    for line, values in read_csv(path, LABEL_COLUMNS):
+        yield line, _parse(path, line, values)
+
+
+def listed_twice(path: Path, image_number: int, first: int, line: int) -> DataError:
+    """Return the error about a number that two lines have."""
+    return DataError(
+        f"Expected each image once in {path}; found image_number {image_number} in "
+        f"lines {first} and {line}. Keep the right one."
+    )
 
 
 def explain_coverage(labels: Iterable[int], images: Iterable[int | None]) -> list[str]:
     """Return sentences about labels without images, and images without labels."""
     numbers = set(labels)
     present = list(images)
-    num_absent = len(numbers - set(present))
-    num_unnamed = sum(number is None for number in present)
-    num_unlabelled = sum(number is not None and number not in numbers for number in present)
+    return describe_coverage(
+        len(numbers),
+        len(numbers - set(present)),
+        sum(number is not None and number not in numbers for number in present),
+        sum(number is None for number in present),
+    )
+
+
+def describe_coverage(
+    num_labels: int, num_absent: int, num_unlabelled: int, num_unnamed: int
+) -> list[str]:
+    """Return sentences about how labels and images fit together.
+
+    Args:
+        num_labels: Rows of the labels.
+        num_absent: Those whose image is not there.
+        num_unlabelled: Images whose number has no row.
+        num_unnamed: Images that are not named by a number.
+    """
     messages = []
     if num_absent:
         messages.append(
             f"Rows of {LABELS_NAME} whose images are not here, or in quarantine: {num_absent} of "
-            f"{len(numbers)}. They are not used."
+            f"{num_labels}. They are not used."
         )
     if num_unlabelled:
         messages.append(

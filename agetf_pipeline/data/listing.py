@@ -38,6 +38,8 @@ def escape_name(name: str) -> str:
 
     Two different names never become one, so that the result serves as a key.
     """
+    if name.isascii() and name.isprintable() and "\\" not in name:
+        return name
     return "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}"
         for byte in os.fsencode(name)

@@ -121,12 +121,14 @@ def test_only_new_content_is_decoded_and_running_twice_changes_no_byte(workspace
     before = [hash_file(table_path(workspace, t, "ffhq_aging")) for t in (IMAGES, QUARANTINE)]
     assert ingest.run(config, workspace, "ffhq_aging").status == "skipped"
     decoded = []
-    examine = examinations.ExaminePool.examine
-    monkeypatch.setattr(
-        examinations.ExaminePool,
-        "examine",
-        lambda self, requests: (decoded.extend(requests), examine(self, requests))[1],
-    )
+    stream = examinations.ExaminePool.stream
+
+    def watch(self, requests):
+        asked = list(requests)
+        decoded.extend(asked)
+        return stream(self, asked)
+
+    monkeypatch.setattr(examinations.ExaminePool, "stream", watch)
     draw(workspace.raw_ffhq / "00009.png", 9)
     (workspace.raw_ffhq / "00004.png").rename(workspace.raw_ffhq / "00008.png")
     ingest.run(config, workspace, "ffhq_aging")

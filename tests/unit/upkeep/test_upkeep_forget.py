@@ -135,6 +135,7 @@ def test_the_next_ingest_says_the_same_and_ingest_alone_runs_again(workspace):
     read_all(workspace)
     after = contents(workspace.root)
     changed = {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)}
+    changed -= {"data/.state/ingest/held.sqlite"}  # takes in the tables that lost rows
     assert changed == {f"stats/stages/ingest/{partition}.json" for partition in (FIRST, SECOND)}
 
 
