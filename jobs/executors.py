@@ -6,6 +6,8 @@ A deployment chooses by environment: the same code location serves one machine a
   GPUs, at least two) or `k8s`.
 - AGETF_STEP_GPUS: GPUs that a step of the pool `gpu` asks Kubernetes for, and of single assets:
   `1`, or `1,age_transformer=4`.
+- AGETF_STEP_CPUS: likewise the cores of every step: what its pod asks for, and the threads that it
+  computes with. A pod sees all cores of its node, whatever it may use.
 """
 
 import os
@@ -20,6 +22,7 @@ from resources.gpu import GPU_POOL, count_devices
 
 EXECUTOR_VARIABLE = "AGETF_EXECUTOR"
 GPUS_VARIABLE = "AGETF_STEP_GPUS"
+CPUS_VARIABLE = "AGETF_STEP_CPUS"
 _RESOURCE = "nvidia.com/gpu"
 
 
@@ -45,12 +48,16 @@ def deployed_executor(assets: Iterable[Any]) -> dg.ExecutorDefinition:
         )
     from dagster_k8s import k8s_job_executor
 
-    steps = [
-        asset.op.name
-        for asset in assets
-        if isinstance(asset, dg.AssetsDefinition) and asset.op.pool == GPU_POOL
-    ]
-    requests = gpu_requests(steps, os.environ.get(GPUS_VARIABLE, "1"))
+    made = [asset for asset in assets if isinstance(asset, dg.AssetsDefinition)]
+    pooled = [asset.op.name for asset in made if asset.op.pool == GPU_POOL]
+    requests = {
+        name: dict(request)
+        for name, request in gpu_requests(pooled, os.environ.get(GPUS_VARIABLE, "1")).items()
+    }
+    if cpus := os.environ.get(CPUS_VARIABLE):
+        for name, request in cpu_requests([asset.op.name for asset in made], cpus).items():
+            whole = requests.setdefault(name, {})
+            whole["container_config"] = _joined(whole.get("container_config", {}), request)
     return k8s_job_executor.configured({"per_step_k8s_config": requests}, name="k8s")
 
 
@@ -64,23 +71,51 @@ def gpu_requests(steps: Iterable[str], spelling: str) -> dict[str, Mapping[str, 
     Raises:
         ConfigError: The spelling is another, or names a step that does not use a GPU.
     """
+    counts = _counts(steps, spelling, GPUS_VARIABLE, f"assets of the pool {GPU_POOL}")
+    return {name: _request(count) for name, count in counts.items() if count}
+
+
+def cpu_requests(steps: Iterable[str], spelling: str) -> dict[str, dict[str, Any]]:
+    """Return what the containers of steps ask for, and are told, of cores, by step.
+
+    Args:
+        steps: Names of the steps.
+        spelling: Cores of a step, and after commas those of single steps; 0 says nothing.
+
+    Raises:
+        ConfigError: The spelling is another, or names a step that there is not.
+    """
+    counts = _counts(steps, spelling, CPUS_VARIABLE, "assets")
+    return {
+        name: {
+            "resources": {"requests": {"cpu": str(count)}},
+            "env": [{"name": "OMP_NUM_THREADS", "value": str(count)}],
+        }
+        for name, count in counts.items()
+        if count
+    }
+
+
+def _counts(steps: Iterable[str], spelling: str, variable: str, what: str) -> dict[str, int]:
+    """Return the number of each step, as a variable of the environment spells them."""
     names = list(steps)
     default, *singles = (part.strip() for part in spelling.split(","))
     counts = dict.fromkeys(names, default)
     for single in singles:
         name, _, count = single.partition("=")
         if name not in counts:
-            raise ConfigError(
-                f"Expected {GPUS_VARIABLE} to name assets of the pool {GPU_POOL} ({names}); "
-                f"found {name!r}."
-            )
+            raise ConfigError(f"Expected {variable} to name {what} ({names}); found {name!r}.")
         counts[name] = count
-    odd = [count for count in counts.values() if not count.isdecimal()]
-    if odd:
+    if not all(count.isdecimal() for count in [default, *counts.values()]):
         raise ConfigError(
-            f"Expected {GPUS_VARIABLE} such as `1` or `1,age_transformer=4`; found {spelling!r}."
+            f"Expected {variable} such as `1` or `1,age_transformer=4`; found {spelling!r}."
         )
-    return {name: _request(int(count)) for name, count in counts.items() if int(count)}
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _joined(container: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    resources = {**container.get("resources", {}), **more["resources"]}
+    return {**container, **more, "resources": resources}
 
 
 def _request(count: int) -> Mapping[str, Any]:

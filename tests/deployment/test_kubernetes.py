@@ -7,12 +7,19 @@ import dagster as dg
 import kubernetes.client as k8s
 import pytest
 import yaml
+from dagster._core.definitions.automation_tick_evaluation_context import (
+    build_run_requests_with_backfill_policies,
+)
+from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.instance.ref import InstanceRef
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 
+from agetf_pipeline import cli
 from agetf_pipeline.core.errors import ConfigError
-from jobs.executors import deployed_executor, gpu_requests
+from assets.partitions import shards_per_run
+from jobs.executors import cpu_requests, deployed_executor, gpu_requests
 from resources.gpu import GPU_POOL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -166,6 +173,74 @@ def test_each_step_of_the_gpu_pool_asks_for_its_gpus(monkeypatch):
         UserDefinedDagsterK8sConfig.from_dict(request)
         for toleration in request["pod_spec_config"]["tolerations"]:
             check(k8s.V1Toleration, toleration)
+
+
+def test_each_step_is_told_the_cores_that_its_pod_asks_for(monkeypatch):
+    import definitions
+
+    monkeypatch.setenv("AGETF_EXECUTOR", "k8s")
+    monkeypatch.setenv("AGETF_STEP_CPUS", "4,caf_captions=16")
+    resolved = deployed_executor(definitions._ASSETS).apply_config_mapping({"config": {}})
+    assert resolved.success, resolved.errors
+    steps = resolved.value["config"]["per_step_k8s_config"]
+    assert {"caf_images", "caf_captions", "training_manifest"} <= set(steps)
+    for name, request in steps.items():
+        UserDefinedDagsterK8sConfig.from_dict(request)
+        container = request["container_config"]
+        cores = "16" if name == "caf_captions" else "4"
+        assert container["resources"]["requests"] == {"cpu": cores}
+        assert container["env"] == [{"name": "OMP_NUM_THREADS", "value": cores}]
+    # What a step of the pool asks for besides stays.
+    limits = steps["caf_captions"]["container_config"]["resources"]["limits"]
+    assert limits == {"nvidia.com/gpu": "1"}
+    assert cpu_requests(["train"], "0") == {}
+    with pytest.raises(ConfigError, match="AGETF_STEP_CPUS"):
+        cpu_requests(["train"], "all")
+
+
+def test_a_backfill_of_a_thousand_shards_is_forty_runs_of_all_four_assets():
+    import definitions
+
+    graph = definitions.defs.resolve_asset_graph()
+    job = definitions.defs.resolve_job_def("caf_shard")
+    keys = job.asset_layer.selected_asset_keys
+    shards = [f"s{number:04d}" for number in range(1000)]
+    wanted = {AssetKeyPartitionKey(key, shard) for key in keys for shard in shards}
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("caf_shards", shards)
+        with partition_loading_context(dynamic_partitions_store=instance):
+            runs = build_run_requests_with_backfill_policies(wanted, graph, instance)
+    assert len(runs) == 1000 / shards_per_run() == 40
+    assert all(set(run.asset_selection or ()) == keys for run in runs)
+    ends = [run.tags["dagster/asset_partition_range_end"] for run in runs]
+    assert sorted(ends) == shards[24::25]
+
+
+def test_fewer_shards_in_a_run_are_a_variable_of_the_deployment(monkeypatch):
+    monkeypatch.setenv("AGETF_SHARDS_PER_RUN", "1")
+    assert shards_per_run() == 1
+    monkeypatch.setenv("AGETF_SHARDS_PER_RUN", "0")
+    with pytest.raises(ConfigError, match="AGETF_SHARDS_PER_RUN"):
+        shards_per_run()
+
+
+def test_the_pods_that_join_are_those_of_a_step(values):
+    job = yaml.safe_load((KUBERNETES / "join.yaml").read_text(encoding="utf-8"))
+    assert check(k8s.V1Job, job)
+    pod = job["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    code = values["dagster-user-deployments"]["deployments"][0]
+    image = code["image"]
+    assert container["image"] == f"{image['repository']}:{image['tag']}"
+    assert all(mount in code["volumeMounts"] for mount in container["volumeMounts"])
+    assert all(volume in code["volumes"] for volume in pod["volumes"])
+    assert pod["securityContext"] == code["podSecurityContext"]
+    environment = {item["name"]: item["value"] for item in code["env"]}
+    assert container["env"][0]["value"] == environment["AGETF_STEP_CPUS"]
+    command = container["command"]
+    assert command[command.index("--config") + 1] == environment["AGETF_CONFIG"]
+    options = cli._parse(cli._parser(), command[1:])
+    assert (options.stage, options.wait) == ("predict", 600)
 
 
 @pytest.mark.parametrize("spelling", ["one", "1,train=", "1,unknown=2", "", "-1"])
