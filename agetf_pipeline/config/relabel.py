@@ -21,6 +21,12 @@ class RelabelConfig(Section):
     min_calibration_images: int = Field(
         default=50, ge=2, description="Fewer: uncalibrated, and said so."
     )
+    max_calibration_images: int = Field(
+        default=5_000,
+        ge=100,
+        description="Of labelled subjects that trained no expert; more of them would cost time and "
+        "memory, and change nothing. Subjects are taken whole.",
+    )
     calibration_path: str | None = Field(
         default=None,
         description="A calibration made elsewhere, relative to the workspace root; None: fitted "

@@ -192,6 +192,13 @@ def read_slices(
     yield from SortedTable(path, spec).batches(size, columns)
 
 
+def compact(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return a copy: the strings of a few rows otherwise keep those of their slice in memory."""
+    copied = pl.from_arrow(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    assert isinstance(copied, pl.DataFrame)
+    return copied
+
+
 class Cursor:
     """Gives out the rows of a sorted table up to one key after another; see `side_by_side`."""
 

@@ -11,6 +11,7 @@ import polars as pl
 from agetf_pipeline.config.filter import FilterConfig
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.data.ages import age_group
+from agetf_pipeline.data.streaming import compact
 
 REASONS: tuple[str, ...] = (
     "no_label", "dropped_by_mixture", "high_variance", "high_disagreement", "wide_interval",
@@ -181,13 +182,11 @@ class Surest:
                 list(limits), list(limits.values()), default=None, return_dtype=pl.Float32
             )
             rows = pl.concat([self._kept, rows.filter((pl.col("sigma") <= limit).fill_null(True))])
-        kept = (
+        self._kept = compact(
             rows.sort("sigma", "image_id")
             .group_by("label_group", maintain_order=True)
             .head(self._num_each)
         )
-        # Copied: the strings of a few rows would keep those of their whole slice in memory.
-        self._kept = pl.DataFrame(kept.to_dict(as_series=False), schema=kept.schema)
 
     def image_ids(self) -> list[str]:
         """Return the images kept, of all groups."""

@@ -4,6 +4,7 @@ What is kept of every image is a few numbers; the rest is on disk before the nex
 that memory does not grow with the corpus.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 from agetf_pipeline.config.relabel import RelabelConfig
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import IMAGES, LABELS, PREDICTIONS
-from agetf_pipeline.data.streaming import SortedTable, open_table, read_slices
+from agetf_pipeline.data.streaming import Cursor, compact, open_table, read_slices
 from agetf_pipeline.data.tables import empty_frame, table_path
 from agetf_pipeline.moe.calibration import Calibration
 from agetf_pipeline.moe.distributions import group_probabilities, mixture_distribution
@@ -32,6 +33,34 @@ _SLICE = 4096
 _EXPORT_SLICE = 16_384
 
 
+class LabelCounts:
+    """Counts of labelled images, added up a slice at a time."""
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self.num_images = 0
+        self.decisions: Counter[str] = Counter()
+        self.labelled: Counter[str] = Counter()
+        self.absent: Counter[str] = Counter()
+
+    def add(self, labelled: LabelledImages) -> None:
+        """Count a slice: decisions, and by expert the labels made, with it or without it."""
+        self.num_images += labelled.rows.height
+        self.decisions.update(dict(labelled.rows["decision"].value_counts().iter_rows()))
+        for e, name in enumerate(labelled.names):
+            weight_N = labelled.mixture.weight_NE[:, e]
+            # NaN where there is no label at all, 0 where the others made one.
+            self.labelled[name] += int(np.isfinite(weight_N).sum())
+            self.absent[name] += int((weight_N.astype(np.float32) == 0).sum())
+
+    def merge(self, other: "LabelCounts") -> None:
+        """Add those of other images."""
+        self.num_images += other.num_images
+        self.decisions += other.decisions
+        self.labelled += other.labelled
+        self.absent += other.absent
+
+
 @dataclass(frozen=True)
 class LabelledPartition:
     """What is kept of a labelled partition.
@@ -39,14 +68,17 @@ class LabelledPartition:
     Attributes:
         path: Its table `labels`.
         summary: Per image, sorted by image_id: the labels' numbers and groups, and the weight of
-            every expert (`weight_<expert>`, null without a label).
+            every expert (`weight_<expert>`, null without a label). Without rows where it is not
+            wanted.
         group_NG: float32 (N, 10), the mixture's probability of every age group, in the same order;
             NaN without a label.
+        counts: Of all its images.
     """
 
     path: Path
     summary: pl.DataFrame
     group_NG: np.ndarray
+    counts: LabelCounts
 
 
 def label_partition(
@@ -55,6 +87,7 @@ def label_partition(
     experts: Sequence[str],
     calibration: Calibration,
     config: RelabelConfig,
+    keep_rows: bool = True,
 ) -> LabelledPartition:
     """Write a partition's table `labels`: a row for each of its images.
 
@@ -64,30 +97,34 @@ def label_partition(
         experts: The experts of all partitions.
         calibration: The mixture's parameters.
         config: Thresholds and numbers of experts.
+        keep_rows: Whether the summary is wanted; of a shard, the counts are enough.
 
     Raises:
         DataError: A table cannot be read, or its rows do not go with the calibration.
     """
     path = table_path(workspace, LABELS, partition)
-    predictions = SortedTable(table_path(workspace, PREDICTIONS, partition), PREDICTIONS)
+    read = read_slices(workspace, PREDICTIONS, partition, _SLICE, READING_COLUMNS)
+    predictions = Cursor(read, "image_id")
     nothing = empty_frame(PREDICTIONS).select(READING_COLUMNS)
-    summaries, groups = [], []
+    summaries, groups, counts = [], [], LabelCounts()
     with open_table(path, LABELS) as writer:
         for images in read_slices(workspace, IMAGES, partition, _SLICE, _IMAGE_COLUMNS):
-            low, high = images["image_id"][0], images["image_id"][-1]
-            readings = predictions.between(low, high, READING_COLUMNS)
+            readings = predictions.take(images["image_id"][-1])
             labelled = label_images(
                 nothing if readings is None else readings, images, calibration, config, experts
             )
             writer.write(labelled.rows)
-            summaries.append(_summary(labelled))
-            groups.append(_groups(labelled))
+            counts.add(labelled)
+            if keep_rows:
+                summaries.append(compact(_summary(labelled)))
+                groups.append(_groups(labelled))
     if not summaries:
         summaries.append(nothing_labelled(experts))
     return LabelledPartition(
         path,
         pl.concat(summaries),
         np.concatenate(groups) if groups else np.empty((0, 10), np.float32),
+        counts,
     )
 
 

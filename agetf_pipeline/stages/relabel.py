@@ -11,8 +11,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
@@ -26,7 +24,7 @@ from agetf_pipeline.data.tables import (
     table_path,
 )
 from agetf_pipeline.data.trained_on import trained_on_path, write_trained_on
-from agetf_pipeline.moe.labelling import label_partition
+from agetf_pipeline.moe.labelling import LabelCounts, label_partition
 from agetf_pipeline.moe.readings import calibration_data, calibration_images, expert_versions
 from agetf_pipeline.stages.base import StageReport, run_once
 
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 STAGE = "relabel"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
@@ -101,28 +99,28 @@ def _relabel(
     report = StageReport(STAGE)
     calibration = _calibrate(config, workspace, partitions, versions, given, report)
     with Progress("relabel", len(partitions)) as progress:
-        labelled = {}
+        counts, ffhq = LabelCounts(), None
         for partition in partitions:
-            labelled[partition] = label_partition(
-                workspace, partition, experts, calibration, config.relabel
+            is_ffhq = partition == FFHQ_PARTITION
+            labelled = label_partition(
+                workspace, partition, experts, calibration, config.relabel, keep_rows=is_ffhq
             )
-            report.outputs[f"labels/{partition}"] = workspace.relative(labelled[partition].path)
+            counts.merge(labelled.counts)
+            ffhq = labelled if is_ffhq else ffhq
+            report.outputs[f"labels/{partition}"] = workspace.relative(labelled.path)
             progress.advance()
     report.messages.extend(_remove_stale(workspace, partitions))
-    _write_ffhq(config, workspace, labelled.get(FFHQ_PARTITION), experts, report)
+    _write_ffhq(config, workspace, ffhq, experts, report)
 
-    summary = pl.concat(part.summary for part in labelled.values())
-    report.counts.update(images=summary.height, experts=len(experts))
-    report.counts.update(
-        {name: int((summary["decision"] == name).sum()) for name in LABEL_DECISIONS}
-    )
+    report.counts.update(images=counts.num_images, experts=len(experts))
+    report.counts.update({name: counts.decisions[name] for name in LABEL_DECISIONS})
     report.counts.update(
         calibration_images=calibration.num_images, calibration_subjects=calibration.num_identities
     )
-    report.messages.extend(_silent_experts(summary, experts))
+    report.messages.extend(_silent_experts(counts, experts))
     if num_unlabelled := report.counts["unlabelled"]:
         report.messages.append(
-            f"{num_unlabelled} of {summary.height} images have no label: fewer than "
+            f"{num_unlabelled} of {counts.num_images} images have no label: fewer than "
             f"{config.relabel.min_experts} experts answered (see the column 'reason')"
         )
     if config.relabel.log_to_mlflow:
@@ -159,7 +157,8 @@ def _calibrate(
                 f"relabel.interval_level={section.interval_level} has no effect"
             )
     else:
-        data = calibration_data(config, workspace, partitions, versions)
+        known = calibration_images(config, workspace, partitions)
+        data = calibration_data(workspace, partitions, versions, known)
         calibration, fitted = fit_calibration(
             data,
             section.min_experts,
@@ -187,8 +186,7 @@ def _calibrate(
         **{f"mu_{name}": expert.mu for name, expert in calibration.experts.items()},
     )
     if given is None:
-        listed = calibration_images(config, workspace, partitions)["image_id"]
-        learned_from = write_trained_on(path, listed)
+        learned_from = write_trained_on(path, known["image_id"])
         report.outputs["calibration_trained_on"] = workspace.relative(learned_from)
     else:
         trained_on_path(path).unlink(missing_ok=True)
@@ -257,19 +255,14 @@ def _write_issues(
     report.counts["label_issues"] = int(issues["is_issue"].sum() or 0)
 
 
-def _silent_experts(summary: pl.DataFrame, experts: list[str]) -> list[str]:
+def _silent_experts(counts: "LabelCounts", experts: list[str]) -> list[str]:
     """Name the experts that took no part in some labels, with the count."""
-    messages = []
-    for name in experts:
-        # Null where there is no label at all, 0 where the others made one.
-        num_absent = int((summary[f"weight_{name}"] == 0).sum())
-        num_labelled = int(summary[f"weight_{name}"].count())
-        if num_absent:
-            messages.append(
-                f"{name} took no part in {num_absent} of {num_labelled} labels: the other experts "
-                "made them (table 'labels', column 'experts', says why)"
-            )
-    return messages
+    return [
+        f"{name} took no part in {counts.absent[name]} of {counts.labelled[name]} labels: the "
+        "other experts made them (table 'labels', column 'experts', says why)"
+        for name in experts
+        if counts.absent[name]
+    ]
 
 
 def _log(config: PipelineConfig, workspace: Workspace, report: StageReport) -> None:
