@@ -28,45 +28,20 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from agetf_pipeline.age_transformer.discriminator import Discriminator
-from agetf_pipeline.age_transformer.model import AgeTransformer
-from agetf_pipeline.age_transformer.sizes import ANCHORS_YEARS, SIZES
-from agetf_pipeline.config.train import TrainConfig
 from agetf_pipeline.core.devices import prepare_process, set_num_threads
-from agetf_pipeline.training import objective
-from agetf_pipeline.training.alignment import PairAligner
-from agetf_pipeline.training.critics import AgeRegressor, IdentityEmbedder
-from agetf_pipeline.training.dataset import FaceData, Sampler
-from agetf_pipeline.training.guidance import Guidance
-from agetf_pipeline.training.loading import BatchReader, Loaded, batches, to_device
-from agetf_pipeline.training.objective import StepData
 from benchmarks.clock import in_turns, peak_memory
 from benchmarks.processor import matmul_flops
 from benchmarks.rows import LEAST_SHARE, Row, seconds_of
 
-_CACHE_MIB = {"tiny-64": 256, "base-128": 512}
-_BATCH_SIZE = {"tiny-64": 8, "base-128": 32}
-_CPU_STEP_BATCH = {"tiny-64": 8, "base-128": 4}
-_VLM_WIDTH = 1024
-_NUM_ROUNDS = 3
-_STEPS = {"tiny-64": range(1, 13), "base-128": range(1, 4)}
+if TYPE_CHECKING:  # how threads wait is set before torch is loaded
+    from agetf_pipeline.training.loading import BatchReader
+    from benchmarks.training_step import TrainingStep
+
+_NUM_ROUNDS = 2
+_STEPS = {"tiny-64": range(1, 10), "base-128": range(1, 4)}
 """Of a round. The cycle loss is in one of three, R1, which is in every sixteenth, in none."""
-
-
-class Vectors:
-    """Vectors of images in a file, read as the caption cache's are: a row at a time."""
-
-    def __init__(self, path: Path, count: int) -> None:
-        self.path, self.count = path, count
-
-    def of(self, items: np.ndarray) -> np.ndarray:
-        """Return float32 (N, D)."""
-        shape = (self.count, _VLM_WIDTH)
-        return np.memmap(self.path, np.float16, "r", shape=shape)[items].astype(np.float32)
 
 
 def main() -> None:
@@ -79,9 +54,8 @@ def main() -> None:
     prepare_process()
     set_num_threads(None)
     with tempfile.TemporaryDirectory(dir=os.environ.get("AGETF_BENCH_DIR")) as folder:
-        for size in SIZES:
-            if size in _CACHE_MIB:
-                _report(size, Path(folder), options.seconds, options.assumed_tflops)
+        for size in _STEPS:
+            _report(size, Path(folder), options.seconds, options.assumed_tflops)
 
 
 def rows() -> Iterator[Row]:
@@ -95,7 +69,18 @@ def rows() -> Iterator[Row]:
 
 def _row(size: str, folder: Path) -> Row:
     """Measure a training, and its step alone, on the CPU; on a GPU too where there is one."""
-    reader = make_reader(size, folder, _CPU_STEP_BATCH[size])
+    import torch
+
+    from agetf_pipeline.training.loading import Loaded, batches
+    from benchmarks.training_step import (
+        BATCH_SIZE,
+        CPU_STEP_BATCH,
+        TrainingStep,
+        gpu_busy,
+        make_reader,
+    )
+
+    reader = make_reader(size, folder, CPU_STEP_BATCH[size])
     step, steps = TrainingStep(size, torch.device("cpu")), _STEPS[size]
     first = next(batches(reader, 0, 1))
     flop = step.count_flops(first)  # these steps are the first, which cost more
@@ -130,7 +115,7 @@ def _row(size: str, folder: Path) -> Row:
         "product reaches here"
     )
     if torch.cuda.is_available():
-        rate, busy = gpu_busy(size, make_reader(size, folder, _BATCH_SIZE[size]), 2, 8.0)
+        rate, busy = gpu_busy(size, make_reader(size, folder, BATCH_SIZE[size]), 2, 8.0)
         note += f"; {torch.cuda.get_device_name()}: {rate:,.0f} images/s, busy {busy:.1%}"
     else:
         note += "; no GPU at hand"
@@ -147,8 +132,13 @@ def _row(size: str, folder: Path) -> Row:
 
 
 def _report(size: str, folder: Path, seconds: float, assumed_tflops: float) -> None:
-    print(f"{size}, batches of {_BATCH_SIZE[size]}")
-    step_batch = _CPU_STEP_BATCH[size]
+    import torch
+
+    from agetf_pipeline.training.loading import batches
+    from benchmarks.training_step import BATCH_SIZE, CPU_STEP_BATCH, TrainingStep, make_reader
+
+    print(f"{size}, batches of {BATCH_SIZE[size]}")
+    step_batch = CPU_STEP_BATCH[size]
     small = make_reader(size, folder, step_batch)
     files = sorted(folder.iterdir())
     cpu = TrainingStep(size, torch.device("cpu"))
@@ -158,7 +148,7 @@ def _report(size: str, folder: Path, seconds: float, assumed_tflops: float) -> N
     print(f"  the step alone, CPU, {torch.get_num_threads()} threads, fp32, batches of "
           f"{step_batch}: {1000 / need.per_cpu_s:.1f} ms of a core an image, "
           f"{need.per_s:.1f} images/s")  # fmt: skip
-    reader = make_reader(size, folder, _BATCH_SIZE[size])
+    reader = make_reader(size, folder, BATCH_SIZE[size])
     assumed = None
     if size != "tiny-64":
         tflop = cpu.count_flops(first) / 1e12 / step_batch
@@ -193,109 +183,11 @@ def _report(size: str, folder: Path, seconds: float, assumed_tflops: float) -> N
         file.unlink()
 
 
-def make_reader(size: str, folder: Path, batch_size: int) -> BatchReader:
-    """Return a reader over a cache of noise; the files are made once."""
-    size_px = SIZES[size].size_px
-    count = _CACHE_MIB[size] * 2**20 // (3 * size_px**2)
-    path, vlm_path = folder / f"{size}.npy", folder / f"{size}.vectors"
-    rng = np.random.default_rng(0)
-    if not path.exists():
-        images = np.lib.format.open_memmap(path, "w+", np.uint8, (count, size_px, size_px, 3))
-        for start in range(0, count, 1000):
-            images[start : start + 1000] = rng.integers(
-                0, 256, images[start : start + 1000].shape, np.uint8
-            )
-        images.flush()
-        rng.standard_normal((count, _VLM_WIDTH), np.float32).astype(np.float16).tofile(vlm_path)
-    ages = np.random.default_rng(1).uniform(3, 90, count).astype(np.float32)
-    people = np.arange(count)
-    third = count // 3
-    people[:third] //= 3
-    data = FaceData(
-        np.load(path, mmap_mode="r"), np.arange(count), np.full(count, -1),
-        tuple(f"{index:064x}" for index in range(count)), ages,
-        np.full(count, 9.0, np.float32), np.minimum(ages // 10, 9).astype(np.int64), people,
-    )  # fmt: skip
-    sampler = Sampler(data, TrainConfig(batch_size=batch_size), list(ANCHORS_YEARS))
-    return BatchReader(sampler, Vectors(vlm_path, count), 0.3)  # type: ignore[arg-type]
-
-
 def drop_from_memory(file: Path) -> None:
     """Ask the kernel to forget a file's pages; it keeps those that somebody has mapped."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-@dataclass
-class TrainingStep:
-    """Everything that a step computes, on batches as the loader gives them."""
-
-    size: str
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(0)
-        settings = SIZES[self.size]
-        self.config = TrainConfig()
-        vlm = type(settings)(**{**vars(settings), "vlm_dim": _VLM_WIDTH})
-        self.model = AgeTransformer(vlm).to(self.device)
-        self.discriminator = Discriminator(settings).to(self.device)
-        self.aligner = PairAligner().to(self.device)
-        regressor, embedder = AgeRegressor(32, 64), IdentityEmbedder(32, 64)
-        for network in (regressor, embedder):
-            network.to(self.device).eval().requires_grad_(False)
-        self.guidance = Guidance(regressor, embedder)
-        learned = [*self.model.parameters(), *self.aligner.parameters()]
-        self.optimizers = (torch.optim.AdamW(learned, 1e-5),
-                           torch.optim.AdamW(self.discriminator.parameters(), 1e-5))  # fmt: skip
-
-    def __call__(self, loaded: Loaded) -> None:
-        """Take one step on a batch."""
-        on = to_device(loaded, self.device)
-        data = StepData(
-            on.source,
-            on.ages,
-            on.target,
-            on.has_target,
-            on.variance,
-            on.vlm,
-            0.5,
-            loaded.step,
-            True,
-        )
-        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-        self.discriminator.requires_grad_(False)
-        with bf16:
-            parts, rendered = objective.generator_losses(
-                self.model, self.discriminator, self.aligner, self.guidance, data,
-                self.config.losses,
-            )  # fmt: skip
-        self._take(0, objective.total_loss(parts, self.config.losses))
-        self.discriminator.requires_grad_(True)
-        fake, ages = objective.adversarial_fakes(rendered, data)
-        with bf16:
-            parts = objective.discriminator_losses(
-                self.discriminator, fake.detach(), ages, data, loaded.step % 16 == 0
-            )
-        self._take(1, torch.stack(list(parts.values())).sum())
-
-    def _take(self, which: int, loss: torch.Tensor) -> None:
-        optimizer = self.optimizers[which]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    def count_flops(self, loaded: Loaded) -> float:
-        """Return the FLOPs of a step, forwards and backwards; R1, every sixteenth, left out."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        flops = []
-        for step in (1, 2, 3):  # the cycle is in one of three
-            with FlopCounterMode(display=False) as counter:
-                self(Loaded(step, loaded.tensors))
-            flops.append(counter.get_total_flops())
-        return sum(flops) / len(flops)
 
 
 @dataclass(frozen=True)
@@ -316,14 +208,16 @@ def _rate(work: Callable[[], object], num_images: int, seconds: float) -> Rate:
     return Rate(num_images / (time.perf_counter() - started_s), num_images / cpu_s)
 
 
-def _touch(reader: BatchReader) -> None:
+def _touch(reader: "BatchReader") -> None:
     """Bring the cache into memory."""
     for step in range(0, len(reader.sampler.data), 512):
         reader.sampler.data.images[step : step + 512].max()
 
 
-def _loader_rate(reader: BatchReader, num_workers: int, seconds: float) -> Rate:
+def _loader_rate(reader: "BatchReader", num_workers: int, seconds: float) -> Rate:
     """Measure with nobody computing; starting the workers does not count."""
+    from agetf_pipeline.training.loading import batches
+
     with closing(batches(reader, 0, 10**9, num_workers)) as arriving:
         for _ in range(8):  # past what was read ahead before anybody asked
             next(arriving)
@@ -331,9 +225,11 @@ def _loader_rate(reader: BatchReader, num_workers: int, seconds: float) -> Rate:
 
 
 def _waiting_share(
-    step: TrainingStep, reader: BatchReader, num_workers: int, seconds: float
+    step: "TrainingStep", reader: "BatchReader", num_workers: int, seconds: float
 ) -> float:
     """Return the share of a training's time that is spent waiting for batches."""
+    from agetf_pipeline.training.loading import batches
+
     with closing(batches(reader, 0, 10**9, num_workers)) as arriving:
         step(next(arriving))
         waited_s, count, started_s = 0.0, 0, time.perf_counter()
@@ -346,35 +242,16 @@ def _waiting_share(
         return waited_s / (time.perf_counter() - started_s)
 
 
-def _report_gpu(size: str, reader: BatchReader, seconds: float) -> None:
+def _report_gpu(size: str, reader: "BatchReader", seconds: float) -> None:
     """Print the share of a run in which the GPU was between a step's first and last kernel."""
+    import torch
+
+    from benchmarks.training_step import gpu_busy
+
     for num_workers in (1, 2, 4):
         rate, busy = gpu_busy(size, reader, num_workers, seconds)
         print(f"  GPU {torch.cuda.get_device_name()}, {num_workers} reading: {rate:8.0f} images/s, "
               f"busy {busy:6.1%} (at least 90 % wanted)")  # fmt: skip
-
-
-def gpu_busy(
-    size: str, reader: BatchReader, num_workers: int, seconds: float
-) -> tuple[float, float]:
-    """Return images/s of a training on the GPU, and the share of its time between step events."""
-    step = TrainingStep(size, torch.device("cuda"))
-    with closing(batches(reader, 0, 10**9, num_workers, pin_memory=True)) as arriving:
-        for _ in range(5):
-            step(next(arriving))
-        torch.cuda.synchronize()
-        events, started_s = [], time.perf_counter()
-        while time.perf_counter() - started_s < seconds:
-            loaded = next(arriving)
-            pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-            pair[0].record()
-            step(loaded)
-            pair[1].record()
-            events.append(pair)
-        torch.cuda.synchronize()
-        wall_s = time.perf_counter() - started_s
-    busy_s = sum(a.elapsed_time(b) for a, b in events) / 1000
-    return len(events) * reader.sampler.batch_size / wall_s, busy_s / wall_s
 
 
 if __name__ == "__main__":
