@@ -17,7 +17,6 @@ from typing import Any
 
 from agetf_pipeline.config.ingest import SourceConfig
 from agetf_pipeline.core.errors import DataError
-from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, is_caf
 from agetf_pipeline.data.caf import MANIFEST_NAME, ManifestRow, match_manifest, read_manifest
@@ -25,7 +24,7 @@ from agetf_pipeline.data.corpus_lists import apply_labels, apply_manifest, refus
 from agetf_pipeline.data.corpus_store import SLICE, CorpusStore
 from agetf_pipeline.data.ffhq_aging import LABELS_NAME, Label, image_number_of, read_labels
 from agetf_pipeline.data.forgotten import DETAIL, Forgotten
-from agetf_pipeline.data.listing import Found, escape_name, walk_files
+from agetf_pipeline.data.listing import Found, Scanned, escape_name, scan_files
 from agetf_pipeline.data.quarantine import FORGOTTEN
 
 _NUM_HASHING_THREADS = 4
@@ -118,7 +117,7 @@ def read_corpus(
     """
     besides = (list_name(partition),)
     if folder.is_dir():
-        _add_files(store, walk_files(folder, besides, source.follow_links), max_bytes)
+        _add_files(store, scan_files(folder, besides, source.follow_links), max_bytes)
     if not source.follow_links:
         _refuse_foreign_list(folder, besides[0])
     (apply_manifest if is_caf(partition) else apply_labels)(store, folder)
@@ -161,23 +160,28 @@ def _hash_object(items: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
-def _add_files(store: CorpusStore, files: Iterable[Found], max_bytes: int) -> None:
+def _add_files(store: CorpusStore, files: Iterable[Scanned], max_bytes: int) -> None:
     walk = iter(files)
     while some := list(itertools.islice(walk, SLICE)):
         # In the order of the store's own pages.
-        rows = sorted((os.fsencode(found.relative), found) for found in some)
+        rows = sorted((os.fsencode(relative), *found) for relative, *found in some)
         store.run_many(
             "INSERT INTO files (name, num_bytes, readable, reason, detail) VALUES (?, ?, ?, ?, ?)",
-            ((name, found.num_bytes, *_first_look(found, max_bytes)) for name, found in rows),
+            (
+                (name, num_bytes, *_first_look(num_bytes, reason, detail, max_bytes))
+                for name, num_bytes, reason, detail in rows
+            ),
         )
 
 
-def _first_look(found: Found, max_bytes: int) -> tuple[bool, str | None, str | None]:
+def _first_look(
+    num_bytes: int | None, reason: str | None, detail: str, max_bytes: int
+) -> tuple[bool, str | None, str | None]:
     """Return whether a file is to be read, and why it is not."""
-    if found.reason is not None:
-        return False, found.reason, found.detail
-    if found.num_bytes is not None and found.num_bytes > max_bytes:
-        detail = f"{found.num_bytes} bytes, over the limit of {max_bytes}; it was not read."
+    if reason is not None:
+        return False, reason, detail
+    if num_bytes is not None and num_bytes > max_bytes:
+        detail = f"{num_bytes} bytes, over the limit of {max_bytes}; it was not read."
         return False, "too_many_bytes", detail
     return True, None, None
 
@@ -204,9 +208,10 @@ def _hash_contents(store: CorpusStore, partition: str) -> None:
             progress.advance(len(rows))
 
 
-def _hash(path: Path) -> bytes | None:
+def _hash(path: str) -> bytes | None:
     try:
-        return bytes.fromhex(hash_file(path))
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - a Path costs more than that
+            return hashlib.file_digest(stream, "sha256").digest()
     except OSError:
         return None
 

@@ -150,7 +150,11 @@ def write_images(store: CorpusStore, examiner: Examiner, base: str, fates: Fates
             fates.flags.update(flag for row in some for flag in row["flags"])
             store.run_many(
                 "INSERT OR IGNORE INTO names VALUES (?)",
-                ((Path(row["face_path"]).name,) for row in some if row["face_path"] != row["path"]),
+                (
+                    (row["face_path"].rpartition("/")[2],)
+                    for row in some
+                    if row["face_path"] != row["path"]
+                ),
             )
             group.append(to_frame(some, IMAGES))
             if len(group) == _GROUP_ROWS // _SLICE or len(some) < _SLICE:
@@ -215,7 +219,7 @@ _NO_IMAGE = dict.fromkeys(IMAGES.schema.names)
 
 
 def _image_row(
-    examiner: Examiner, found: Path, path: str, finding: dict[str, Any]
+    examiner: Examiner, found: str, path: str, finding: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a row of `images`, without what the corpus says of the image."""
     workspace: Workspace = examiner.workspace
@@ -230,14 +234,14 @@ def _image_row(
     if finding["face_sha256"] is not None:
         face_path = workspace.relative(examiner.face_path(image_id))
     elif "name_not_utf8" in flags:
-        face_path = workspace.relative(examiner.copy(image_id, found, finding["format"]))
+        face_path = workspace.relative(examiner.copy(image_id, Path(found), finding["format"]))
     return {
         **_NO_IMAGE,
         **{name: finding[name] for name in finding if name in _NO_IMAGE},
         "partition": examiner.partition,
         "path": path,
         "face_path": face_path,
-        "raw_name": escape_name(found.name),
+        "raw_name": escape_name(found.rpartition("/")[2]),
         "flags": flags,
     }
 

@@ -48,7 +48,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 class Request:
     """One file to examine; `crop_to` is the file for its face, None for aligned sources."""
 
-    path: Path
+    path: Path | str
     crop_to: Path | None = None
 
 

@@ -23,7 +23,7 @@ from agetf_pipeline.data.probe import (
     Rejection,
     is_grey,
     out_of_memory,
-    probe,
+    probe_picture,
     too_many_bytes,
 )
 
@@ -52,17 +52,17 @@ def examine(path: Path, limits: Limits, crop_to: Path | None, face_px: int) -> d
     except OSError as error:
         return _rejected(Rejection("unreadable", f"{error.strerror}."))
     sha256 = hash_bytes(data)
-    result = probe(data, limits)
+    result = probe_picture(data, limits)
     if isinstance(result, Rejection):
         return _rejected(result, sha256)
-    facts, rgb = result
+    facts, picture = result
     answer = {"sha256": sha256, "reason": None, "face_sha256": None, **dataclasses.asdict(facts)}
     if crop_to is None:
         return answer
     from PIL import Image
 
     try:
-        found = _find_face(rgb, face_px)
+        found = _find_face(np.asarray(picture), face_px)
     except MemoryError:
         return _rejected(out_of_memory(), sha256)
     if found is None:

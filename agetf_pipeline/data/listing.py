@@ -14,6 +14,10 @@ _OUTSIDE = (
 )
 
 
+Scanned = tuple[str, int | None, str | None, str]
+"""A file's path inside the folder, its size, and why it cannot be read, as `Found` has them."""
+
+
 @dataclass(frozen=True)
 class Found:
     """One input of a corpus folder.
@@ -98,6 +102,18 @@ def walk_files(
     link that leads out of the folder, a broken one, a pipe or a device is listed with a reason.
     Folders alone are held in memory, never the files of one.
 
+    Args and errors: as `scan_files`.
+    """
+    root = os.path.realpath(folder)
+    for relative, num_bytes, reason, detail in scan_files(folder, besides, follow_links):
+        yield Found(Path(f"{root}/{relative}"), relative, num_bytes, reason, detail)
+
+
+def scan_files(
+    folder: Path, besides: Collection[str] = (), follow_links: bool = False
+) -> Iterator[Scanned]:
+    """Yield the same as tuples: what `Found` has, but for the path.
+
     Args:
         folder: The folder. It may itself be a link.
         besides: File names at its top that are not images (the labels, the manifest).
@@ -147,39 +163,35 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
 
 
-def _entry(path: str, relative: str) -> Found:
+def _entry(path: str, relative: str) -> Scanned:
     try:
         status = os.stat(path)  # noqa: PTH116 - a path with surrogates, as scandir gave it
     except OSError as error:
-        detail = f"The file cannot be reached: {error.strerror}."
-        return Found(Path(path), relative, reason="unreadable", detail=detail)
+        return relative, None, "unreadable", f"The file cannot be reached: {error.strerror}."
     if not stat.S_ISREG(status.st_mode):
-        detail = "A pipe, socket or device, not a file."
-        return Found(Path(path), relative, reason="not_a_file", detail=detail)
-    return Found(Path(path), relative, num_bytes=status.st_size)
+        return relative, None, "not_a_file", "A pipe, socket or device, not a file."
+    return relative, status.st_size, None, ""
 
 
-def _link_to_file(path: str, relative: str, root: str, follow_links: bool) -> Found:
+def _link_to_file(path: str, relative: str, root: str, follow_links: bool) -> Scanned:
     target = os.path.realpath(path)
     if not os.path.exists(target):  # noqa: PTH110
-        detail = "A link to something that is not there."
-        return Found(Path(path), relative, reason="missing_file", detail=detail)
+        return relative, None, "missing_file", "A link to something that is not there."
     if not (_is_inside(target, root) or follow_links):
-        return Found(Path(path), relative, reason="outside_folder", detail=_OUTSIDE)
+        return relative, None, "outside_folder", _OUTSIDE
     return _entry(path, relative)
 
 
 def _link_to_folder(
     path: str, relative: str, root: str, follow_links: bool, visited: set[str]
-) -> Found | None:
+) -> Scanned | None:
     """Return why a link to a folder is not followed; None where it is, which is noted."""
     target = os.path.realpath(path)
     inside = _is_inside(target, root)
     if not inside and not follow_links:
-        return Found(Path(path), relative, reason="outside_folder", detail=_OUTSIDE)
+        return relative, None, "outside_folder", _OUTSIDE
     if inside or target in visited:
-        detail = "A link to a folder that is read anyway."
-        return Found(Path(path), relative, reason="linked_folder", detail=detail)
+        return relative, None, "linked_folder", "A link to a folder that is read anyway."
     visited.add(target)
     return None
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MAX_GREY_DIFFERENCE = 8
 _GREY_PX = 24  # averages the noise of compression away, and leaves lips and eyes
+_STRIP = 1  # of those pixels, to each side of the middle
+_ROUNDING = 4  # more than a part of a picture is made small differently from the whole
 _SQUARE_ASPECT = 1.05
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -60,14 +62,27 @@ class Facts:
 
 
 def probe(data: bytes, limits: Limits) -> "tuple[Facts, np.ndarray] | Rejection":
+    """Examine and decode one file; as `probe_picture`, with the pixels as an array.
+
+    Returns:
+        What the image is, with its upright pixels, uint8 (H, W, 3), RGB; or why it is not taken.
+    """
+    found = probe_picture(data, limits)
+    return found if isinstance(found, Rejection) else (found[0], np.asarray(found[1]))
+
+
+def probe_picture(data: bytes, limits: Limits) -> "tuple[Facts, Image] | Rejection":
     """Examine and decode one file.
+
+    All of its pixels are decoded, at full size: whether the file is whole, nothing less can tell.
 
     Args:
         data: The file's bytes.
         limits: What is accepted.
 
     Returns:
-        What the image is, with its upright pixels, uint8 (H, W, 3), RGB; or why it is not taken.
+        What the image is, with the upright RGB picture, which holds its pixels; or why it is not
+        taken.
     """
     from PIL.Image import DecompressionBombError
 
@@ -136,9 +151,27 @@ def is_grey(rgb: np.ndarray) -> bool:
     """Whether a picture, uint8 (H, W, 3), is grey but for the noise of compression."""
     from PIL import Image as PillowImage
 
-    small = PillowImage.fromarray(rgb).resize((_GREY_PX, _GREY_PX), PillowImage.Resampling.BOX)
+    return _is_grey(PillowImage.fromarray(rgb))
+
+
+def _is_grey(rgb: "Image") -> bool:
+    """Whether an RGB picture is grey; most that are not show it in a strip across their middle."""
+    middle = rgb.height * _STRIP / _GREY_PX
+    strip = (0, rgb.height / 2 - middle, rgb.width, rgb.height / 2 + middle)
+    if _greatest_difference(rgb, 2 * _STRIP, strip) > _MAX_GREY_DIFFERENCE + _ROUNDING:
+        return False
+    return _greatest_difference(rgb, _GREY_PX, None) <= _MAX_GREY_DIFFERENCE
+
+
+def _greatest_difference(
+    rgb: "Image", num_rows: int, box: tuple[float, float, float, float] | None
+) -> int:
+    """Return how far the channels lie apart, at most, in a picture made small."""
+    from PIL.Image import Resampling
+
+    small = rgb.resize((_GREY_PX, num_rows), Resampling.BOX, box)
     values = np.asarray(small).astype(np.int16)
-    return int((values.max(axis=2) - values.min(axis=2)).max()) <= _MAX_GREY_DIFFERENCE
+    return int((values.max(axis=2) - values.min(axis=2)).max())
 
 
 def _too_many_pixels(width: int, height: int, limits: Limits) -> Rejection:
@@ -173,7 +206,7 @@ def _check_header(image: "Image", limits: Limits) -> Rejection | None:
     return None
 
 
-def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, np.ndarray] | Rejection":
+def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, Image] | Rejection":
     mode, (stored_width, stored_height) = image.mode, image.size
     # Before load(): Pillow takes the high byte of 16-bit colour by itself, and then forgets.
     tile = getattr(image, "tile", None)
@@ -199,10 +232,12 @@ def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, np.ndarray]
         flags.append("converted_palette")
     if mode in ("1", "L", "LA") or mode.startswith("I"):
         flags.append("converted_grey")
-    if orientation_of(image) != 1:
+    is_turned = orientation_of(image) != 1
+    if is_turned:
         flags.append("exif_rotated")
-    rgb = np.asarray(to_rgb(image))
-    height, width = rgb.shape[:2]
+    # A copy takes as long as much of the examination: it is made where something changes.
+    rgb = image if image.mode == "RGB" and not is_turned else to_rgb(image)
+    width, height = rgb.size
     if max(width, height) > _SQUARE_ASPECT * min(width, height):
         flags.append("not_square")
     facts = Facts(
@@ -212,7 +247,7 @@ def _decode(image: "Image", kind: str, data: bytes) -> "tuple[Facts, np.ndarray]
         stored_height_px=stored_height,
         width_px=width,
         height_px=height,
-        is_grey=is_grey(rgb),
+        is_grey=_is_grey(rgb),
         flags=tuple(flags),
     )
     return facts, rgb

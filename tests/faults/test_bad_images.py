@@ -191,13 +191,13 @@ def test_a_decoder_that_dies_takes_one_file_with_it(workspace, monkeypatch):
     (killer / "sitecustomize.py").write_text(
         "import os\n"
         "import agetf_pipeline.data.probe as probe\n"
-        "real = probe.probe\n"
+        "real = probe.probe_picture\n"
         "import hashlib\n"
         "def dying(data, limits):\n"
         "    if hashlib.sha256(data).hexdigest() == os.environ['KILLED_BY']:\n"
         "        os.kill(os.getpid(), 11)\n"
         "    return real(data, limits)\n"
-        "probe.probe = dying\n"
+        "probe.probe_picture = dying\n"
     )
     repository = Path(ingest.__file__).resolve().parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{killer}{os.pathsep}{repository}")

@@ -132,7 +132,7 @@ def test_only_new_content_is_decoded_and_running_twice_changes_no_byte(workspace
     draw(workspace.raw_ffhq / "00009.png", 9)
     (workspace.raw_ffhq / "00004.png").rename(workspace.raw_ffhq / "00008.png")
     ingest.run(config, workspace, "ffhq_aging")
-    assert [request.path.name for request in decoded] == ["00009.png"]
+    assert [Path(request.path).name for request in decoded] == ["00009.png"]
     (workspace.raw_ffhq / "00009.png").unlink()
     (workspace.raw_ffhq / "00008.png").rename(workspace.raw_ffhq / "00004.png")
     last = ingest.run(config, workspace, "ffhq_aging")
