@@ -297,6 +297,7 @@ def _folders_of(workspace: Workspace, partition: str) -> list[Path]:
         workspace.stats / "recheck" / partition,
         workspace.root / "data" / "cache" / "captions" / "embeddings" / partition,
         *(workspace.state / "parts").glob(f"*/{partition}"),
+        *(workspace.state / "crew").glob(f"*/{partition}"),
     ]
 
 
