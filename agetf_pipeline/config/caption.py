@@ -63,7 +63,10 @@ class CaptionConfig(Section):
         "Janus-Pro-1B).",
     )
     batch_size: int = Field(
-        default=32, ge=1, description="Images captioned at once, and saved at once."
+        default=32,
+        ge=1,
+        description="Images captioned at once, and saved at once. On a CPU its cores share "
+        "them: at least eight each.",
     )
     num_train_faces: int = Field(
         default=1500,

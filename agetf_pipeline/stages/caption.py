@@ -160,7 +160,7 @@ def _update(
         return pl.Series([p is not None and workspace.resolve(p).is_file() for p in paths])
 
     def is_of_an_image(rows: pl.DataFrame) -> pl.Series:
-        return rows["image_id"].is_in(images["image_id"].to_list())
+        return rows["image_id"].is_in(images["image_id"].implode())
 
     return update_table(
         workspace,
