@@ -5,14 +5,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data import holdings
 from agetf_pipeline.data.corpus_store import open_store
 from agetf_pipeline.data.schemas import IMAGES
-from agetf_pipeline.data.tables import empty_frame, table_path, write_table
+from agetf_pipeline.data.tables import table_path, to_frame, write_table
 
 
 @pytest.fixture
@@ -25,22 +24,16 @@ def image_id(number: int) -> str:
 
 
 def write(workspace: Workspace, partition: str, numbers: range) -> None:
-    constants = {
+    constants = dict.fromkeys(IMAGES.schema.names) | {
         "partition": partition, "raw_name": "x", "format": "PNG", "mode": "RGB",
-        "stored_width_px": 1, "stored_height_px": 1, "width_px": 1, "height_px": 1,
+        "stored_width_px": 1, "stored_height_px": 1, "width_px": 1, "height_px": 1, "flags": [],
         "num_bytes": 1, "is_grey": False, "subject": "ann", "true_age_years": 20.3,
     }  # fmt: skip
-    paths = [f"{partition}/{number}" for number in numbers]
-    frame = pl.DataFrame(
-        {"image_id": [image_id(n) for n in numbers], "path": paths, "face_path": paths},
-        schema=dict.fromkeys(("image_id", "path", "face_path"), pl.String),
-    ).with_columns(
-        pl.lit([], dtype=pl.List(pl.String)).alias("flags"),
-        **{name: pl.lit(value) for name, value in constants.items()},
-    )
-    schema = empty_frame(IMAGES).schema
-    absent = [pl.lit(None).alias(name) for name in schema if name not in frame.columns]
-    write_table(workspace, IMAGES, partition, frame.with_columns(absent).cast(dict(schema)))
+    rows = [
+        {**constants, "image_id": image_id(n), "path": f"{partition}/{n}", "face_path": "x"}
+        for n in numbers
+    ]
+    write_table(workspace, IMAGES, partition, to_frame(rows, IMAGES))
 
 
 def ask(workspace: Workspace, earlier: list[str], numbers: range) -> dict[str, str]:
