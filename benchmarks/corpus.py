@@ -84,7 +84,7 @@ def write_images(
 
 
 def write_predictions(workspace: Workspace, partition: str, num_images: int, seed: int = 0) -> None:
-    """Write a partition's table `predictions`: four experts that read about the same of an image."""
+    """Write a partition's table `predictions`: four experts that about agree."""
     with open_table(table_path(workspace, PREDICTIONS, partition), PREDICTIONS) as writer:
         for start, number in _slices(num_images, SLICE // 16):
             draw = np.random.default_rng((seed, 2, start))

@@ -192,6 +192,18 @@ def read_slices(
     yield from SortedTable(path, spec).batches(size, columns)
 
 
+def together(slices: Iterable[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:
+    """Yield several slices as one, of at least `size` rows; the last may have fewer."""
+    held: list[pl.DataFrame] = []
+    for rows in slices:
+        held.append(rows)
+        if sum(each.height for each in held) >= size:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
+
+
 def compact(rows: pl.DataFrame) -> pl.DataFrame:
     """Return a copy: the strings of a few rows otherwise keep those of their slice in memory."""
     copied = pl.from_arrow(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from agetf_pipeline.config import PipelineConfig
+from agetf_pipeline.core.background import map_ahead
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import IMAGES, KEEP_LIST, LABELS
-from agetf_pipeline.data.streaming import open_table, read_slices, side_by_side
+from agetf_pipeline.data.streaming import open_table, read_slices, side_by_side, together
 from agetf_pipeline.data.tables import table_hashes, table_path
 from agetf_pipeline.moe.keep_report import ALL, Tally, group_report, plot_groups
 from agetf_pipeline.moe.keeping import (
@@ -40,6 +41,8 @@ __all__ = ["CODE_VERSION", "FORGIVEN", "REASONS", "STAGE", "group_report", "judg
 STAGE = "filter"
 CODE_VERSION = "3"
 _SLICE = 8192
+_GROUP_ROWS = 32_768
+"""Rows of a row group of the keep-list."""
 
 
 def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageReport:
@@ -105,11 +108,20 @@ def write_keep_list(config: PipelineConfig, workspace: Workspace, partition: str
             surest.add(with_labels(images, labels, corpus_variance))
     by_quota = surest.image_ids()
     tally = Tally()
-    with open_table(table_path(workspace, KEEP_LIST, partition), KEEP_LIST) as writer:
+    path = table_path(workspace, KEEP_LIST, partition)
+
+    def judged() -> Iterator[pl.DataFrame]:
         for images, labels in _slices(workspace, partition, IMAGE_COLUMNS, LABEL_COLUMNS):
-            judged = judge_slice(images, labels, config.filter, corpus_variance, by_quota)
-            writer.write(judged.drop("kept_by_quota"))
-            tally.add(judged)
+            yield judge_slice(images, labels, config.filter, corpus_variance, by_quota)
+
+    with open_table(path, KEEP_LIST) as writer:
+
+        def keep(rows: pl.DataFrame) -> None:
+            writer.write(rows.drop("kept_by_quota"))
+            tally.add(rows)
+
+        for _ in map_ahead(keep, together(judged(), _GROUP_ROWS), num_ahead=1):
+            pass
     return tally
 
 
