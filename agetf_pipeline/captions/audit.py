@@ -1,9 +1,10 @@
 """How good a partition's captions are, of one version: counts, shares, norms, and what is odd.
 
 Words are read without embeddings, embeddings a row group at a time: memory holds the words of a
-version and three numbers an image, whatever the width of the network.
+version and some 64 bytes an image, whatever the width of the network.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -21,6 +22,7 @@ from agetf_pipeline.data.streaming import SortedTable
 from agetf_pipeline.data.tables import table_path
 
 KINDS = ("image", "text")
+_DIGEST_BYTES = 16
 
 _READ = (
     "image_id", "model_version", "prompt_hash", "prompt", "status", "reason", "raw_caption",
@@ -90,28 +92,31 @@ def audit_captions(
     rows = pl.concat(frames).with_columns(
         usable=is_usable(), changed=is_changed(), **word_flags(checks)
     )
-    embeddings = [_Embeddings(), _Embeddings()]
+    embeddings, place = [_Embeddings(), _Embeddings()], 0
     for partition in partitions:
-        for frame in _embedding_slices(workspace, partition, version):
+        for slice_ in _embedding_slices(workspace, partition, version):
+            frame = slice_.with_row_index("place", place)
+            place += frame.height
             for kind, found in zip(KINDS, embeddings, strict=True):
                 found.add(frame.filter(pl.col("status") == "ok"), f"{kind}_embedding")
     counts, figures, messages = _judge_words(rows, checks)
-    odd: set[str] = set()
+    odd: set[int] = set()
     for kind, found in zip(KINDS, embeddings, strict=True):
         more_counts, more_figures, more_messages, its = found.judge(kind, checks)
         counts |= more_counts
         figures |= more_figures
         messages += more_messages
         odd |= its
-    twins = embeddings[0].twins()
+    twins = embeddings[0].twins(rows["image_id"])
     counts["num_same_embedding"] = len(twins)
-    if twins:
+    if len(twins):
         messages.append(
             f"{len(twins)} images share their embedding with another image: copies of one "
             "picture, or a network that does not look at it."
         )
     rows = rows.with_columns(
-        embedding=pl.col("image_id").is_in(list(odd)), twin=pl.col("image_id").is_in(list(twins))
+        embedding=pl.int_range(pl.len()).is_in(list(odd)),
+        twin=pl.col("image_id").is_in(twins.implode()),
     )
     return CaptionAudit(counts, figures, messages, _with_flags(rows, checks))
 
@@ -156,30 +161,33 @@ def _share(num: int, of: int) -> float | None:
 
 @dataclass
 class _Embeddings:
-    """Norms and digests of one kind of embedding, gathered slice by slice."""
+    """Norms and digests of one kind of embedding, gathered slice by slice: some 32 bytes an image.
 
-    image_ids: list[str] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    Images are told by their place among the rows of the audit, which are in the same order.
+    """
+
+    places: array = field(default_factory=lambda: array("q"))
+    norms: array = field(default_factory=lambda: array("d"))
+    digests: bytearray = field(default_factory=bytearray)
+    missing: array = field(default_factory=lambda: array("q"))
 
     def add(self, rows: pl.DataFrame, column: str) -> None:
+        """Take usable rows in, with their places in a column `place`."""
         there = rows.filter(pl.col(column).is_not_null())
-        self.missing += rows.filter(pl.col(column).is_null())["image_id"].to_list()
-        self.image_ids += there["image_id"].to_list()
+        self.missing.extend(rows.filter(pl.col(column).is_null())["place"])
+        self.places.extend(there["place"])
         values = there[column].explode(empty_as_null=False).to_numpy().astype(np.float16)
         ends = np.cumsum(there[column].list.len().to_numpy())
-        for vector in np.split(values, ends[:-1] if len(ends) else []):
-            if len(self.digests) == len(self.image_ids):
-                break  # without rows, split gives one empty piece
+        # Without rows, split gives one empty piece.
+        for vector in np.split(values, ends[:-1])[: there.height] if there.height else []:
             self.norms.append(float(np.linalg.norm(vector.astype(np.float64))))
-            self.digests.append(blake2b(vector.tobytes(), digest_size=16).digest())
+            self.digests += blake2b(vector.tobytes(), digest_size=_DIGEST_BYTES).digest()
 
     def judge(
         self, kind: str, checks: CaptionChecks
-    ) -> tuple[dict[str, int], dict[str, float | None], list[str], set[str]]:
-        """Return counts, figures, messages, and the images with an odd embedding."""
-        norms, ids = np.array(self.norms, np.float64), np.array(self.image_ids, object)
+    ) -> tuple[dict[str, int], dict[str, float | None], list[str], set[int]]:
+        """Return counts, figures, messages, and the places of images with an odd embedding."""
+        norms, places = np.array(self.norms, np.float64), np.array(self.places, np.int64)
         finite = np.isfinite(norms)
         zero = finite & (norms == 0)
         good = norms[finite & ~zero]
@@ -211,16 +219,20 @@ class _Embeddings:
                 f"{int(far.sum())} {kind} embeddings have a norm over {checks.max_norm_factor:g} "
                 f"times from the median {middle:.3g}: look at these images."
             )
-        return counts, figures, messages, {*self.missing, *ids[~finite | zero | far]}
+        return counts, figures, messages, {*self.missing, *places[~finite | zero | far].tolist()}
 
-    def twins(self) -> set[str]:
-        """Return the images whose embedding another image has, too."""
-        if not self.digests:
-            return set()
-        frame = pl.DataFrame({"image_id": self.image_ids, "digest": self.digests})
+    def twins(self, image_ids: pl.Series) -> pl.Series:
+        """Return the images, of all by place, whose embedding another image has, too."""
+        digests = np.frombuffer(bytes(self.digests), f"V{_DIGEST_BYTES}")
+        _, which, counts = np.unique(digests, return_inverse=True, return_counts=True)
+        chosen = counts[which] > 1
+        same = pl.DataFrame({
+            "image_id": image_ids.gather(np.array(self.places, np.int64)[chosen]),
+            "digest": which[chosen],
+        })  # fmt: skip
         # The same file may lie in two shards: it is one image.
         several = pl.col("image_id").n_unique().over("digest") > 1
-        return set(frame.filter(several)["image_id"].to_list())
+        return same.filter(several)["image_id"].unique()
 
 
 def _embedding_slices(
