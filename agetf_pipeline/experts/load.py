@@ -1,5 +1,6 @@
 """Loading the configured experts, and the identity of their weights."""
 
+import logging
 from pathlib import Path
 
 from agetf_pipeline.config import PipelineConfig
@@ -10,6 +11,7 @@ from agetf_pipeline.core.hashing import hash_file, hash_folder
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.experts.base import AgeExpert
 
+_LOGGER = logging.getLogger(__name__)
 TRAINED_FILE = "weights.safetensors"
 
 
@@ -73,9 +75,23 @@ def load_expert(config: PipelineConfig, workspace: Workspace, name: str) -> AgeE
     device = resolve_device(config.runtime.device)
     kind = kind_of(name, expert)
     loaded = kind.load_expert(name, expert, path, device)
+    if config.runtime.compile:
+        _compile(config, workspace, loaded)
     if getattr(kind, "LOADS_IN_PRECISION", False):
         return loaded
     return in_precision(loaded, expert, device)
+
+
+def _compile(config: PipelineConfig, workspace: Workspace, expert: AgeExpert) -> None:
+    """Compile the network of an expert whose kind gains by it."""
+    from agetf_pipeline.core.compiling import FOLDER
+    from agetf_pipeline.experts.batching import batch_sizes
+
+    compile_network = getattr(expert, "compile_network", None)
+    if compile_network is None:
+        _LOGGER.info("%s is not compiled: it gains nothing by it (docs/speed.md)", expert.name)
+        return
+    compile_network(workspace.state / FOLDER, batch_sizes(config)[expert.name])
 
 
 def resolved(config: PipelineConfig, name: str) -> ExpertConfig:

@@ -66,7 +66,14 @@ TRAINER = Trainer(
 
 
 class MiVOLOExpert:
-    """MiVOLO as an age expert."""
+    """MiVOLO as an age expert.
+
+    Attributes:
+        bf16_tag: What its version says of a reading in bfloat16, whose arithmetic is in its second
+            form: the projection of the patches and the last layers compute in float32.
+    """
+
+    bf16_tag = "-bf16.2"
 
     def __init__(
         self,

@@ -127,11 +127,35 @@ def missing_bodies(like_NCHW: Tensor) -> Tensor:
     return normalise(torch.zeros_like(like_NCHW), PROFILES["imagenet"])
 
 
+class ExactConv2d(nn.Conv2d):
+    """A convolution that computes in float32 within autocast.
+
+    For the projection of the patches: it is a fiftieth of the work, everything that follows stands
+    on it, and of random weights it made half of the error that bfloat16 leaves where the last
+    layers are exact.
+    """
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the convolution of `x_NCHW`, float32."""
+        if not torch.is_autocast_enabled(x_NCHW.device.type):
+            return super().forward(x_NCHW)
+        with torch.autocast(x_NCHW.device.type, enabled=False):
+            return super().forward(x_NCHW.float())
+
+
+def exact(conv: nn.Conv2d) -> ExactConv2d:
+    """Return a convolution with the same parameters, of which none is drawn anew."""
+    with torch.device("meta"):
+        made = ExactConv2d(conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0])
+    made.weight, made.bias = conv.weight, conv.bias
+    return made
+
+
 def _stem(stem_dim: int, dim: int) -> tuple[nn.Sequential, nn.Conv2d]:
     """Return VOLO's convolutions to stride 2, and its projection of 4 x 4 of their cells."""
     embed = PatchEmbed(stem_conv=True, stem_stride=2, hidden_dim=stem_dim, embed_dim=dim)
     assert embed.conv is not None  # asked for
-    return embed.conv, embed.proj
+    return embed.conv, exact(embed.proj)
 
 
 def _tokens(qkv_Nchw: Tensor) -> tuple[Tensor, Tensor, Tensor]:

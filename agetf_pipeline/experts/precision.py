@@ -28,15 +28,15 @@ class AutocastExpert:
 
     def __init__(self, expert: AgeExpert, device: torch.device) -> None:
         self.name = expert.name
-        self.version = f"{expert.version}-bf16"
+        self.version = expert.version + getattr(expert, "bf16_tag", "-bf16")
         self.trained_on = expert.trained_on
-        self._expert = expert
+        self.inner = expert
         self._device_type = device.type
 
     def read(self, faces_NHWC: np.ndarray) -> Readings:
         """Read a batch of faces; see `AgeExpert.read`."""
         with torch.autocast(self._device_type, torch.bfloat16):
-            return self._expert.read(faces_NHWC)
+            return self.inner.read(faces_NHWC)
 
 
 def in_precision(expert: AgeExpert, settings: ExpertConfig, device: torch.device) -> AgeExpert:
@@ -59,6 +59,9 @@ def in_precision(expert: AgeExpert, settings: ExpertConfig, device: torch.device
     faster = AutocastExpert(expert, device)
     shift = age_shift_years(expert, faster)
     if shift < MAX_SHIFT_YEARS:
+        keep_bf16_weights = getattr(expert, "keep_bf16_weights", None)
+        if keep_bf16_weights is not None:
+            keep_bf16_weights()
         return faster
     _LOGGER.warning(
         "%s reads in fp32: bf16 moves an age of the test faces by %.2f years, not under %.2f",

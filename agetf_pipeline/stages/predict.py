@@ -56,6 +56,8 @@ def run(config: PipelineConfig, workspace: Workspace, partition: str) -> StageRe
         "experts": {name: config.train_experts.experts[name].settings() for name in names},
         "precision": config.runtime.precision,
     }
+    if config.runtime.compile:  # not otherwise: what was read before it was a setting still holds
+        settings["compile"] = True
     return run_once(
         workspace,
         STAGE,

@@ -42,3 +42,17 @@ def test_an_exception_comes_where_the_result_would_have():
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
+
+
+def test_several_threads_take_items_and_the_order_stays():
+    meeting = threading.Barrier(3, timeout=20)
+
+    def meet(number: int) -> int:
+        if number < 3:
+            meeting.wait()  # three at a time, or this breaks
+        return number
+
+    results = map_ahead(meet, range(10), num_ahead=3, num_threads=3)
+    assert list(results) == list(range(10))
+    with pytest.raises(ZeroDivisionError):
+        list(map_ahead(lambda number: 1 // number, range(4), num_threads=2))

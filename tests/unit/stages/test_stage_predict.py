@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from agetf_pipeline.config import PipelineConfig
@@ -220,3 +221,29 @@ def test_an_empty_partition_gives_an_empty_table(tmp_path: Path, experts: list[F
     report = predict.run(_config(), workspace, PARTITION)
     assert report.counts["num_images"] == 0
     assert read_table(workspace, PREDICTIONS, [PARTITION]).height == 0
+
+
+def test_batches_side_by_side_give_the_same_table(tmp_path: Path, monkeypatch):
+    tables = []
+    before = torch.get_num_threads()
+    monkeypatch.setattr(predict, "weights_hash", lambda *_: "hash")
+    try:
+        for num_threads in (1, 3):
+            workspace = Workspace(tmp_path / str(num_threads))
+            _fill(workspace, 20)
+            (workspace.raw_ffhq / "00013.png").write_bytes(b"no picture any more")
+            experts = [FakeExpert("mivolo"), FakeExpert("vgg16")]
+            monkeypatch.setattr(predict, "load_experts", lambda *_, found=experts: found)
+            config = _config(chunk_size=15)
+            runtime = config.runtime.model_copy(update={"num_threads": num_threads})
+            report = predict.run(
+                config.model_copy(update={"runtime": runtime}), workspace, PARTITION
+            )
+            assert report.counts["num_failed"] == 2
+            assert [expert.num_seen for expert in experts] == [19, 19]
+            reasons = pl.col("reason").str.replace(str(workspace.root), "", literal=True)
+            found = read_table(workspace, PREDICTIONS, [PARTITION]).with_columns(reasons)
+            tables.append(found)
+    finally:
+        torch.set_num_threads(before)
+    assert tables[0].equals(tables[1])
