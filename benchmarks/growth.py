@@ -1,0 +1,358 @@
+"""What grows: memory with the number of images, cost an image with the number of shards.
+
+    python -m benchmarks growth
+    python -m benchmarks.growth [--sizes 1000 50000] [--num-shards 1000] [--stages ingest ...]
+
+Memory: the pipeline over one shard of small faces, with tiny networks of random weights; each stage
+in a process of its own, whose peak is taken together with those of its workers. Shards: the
+stages over many shards of eight faces each, in one process that is warm. What is claimed are
+ratios; by processor time, children's included, where it is about cost.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.clock import peak_memory
+from benchmarks.rows import Row
+
+SIZES, NUM_SHARDS = (1_000, 50_000), 1_000
+_WITHIN = 1.1
+_SHARD_IMAGES = 8
+_FACE_PX = 64
+_STAGES = ("ingest", "predict", "relabel", "filter", "enhance", "recheck", "caption", "assemble")
+_OVER_ALL = ("relabel", "assemble")
+
+
+def rows(
+    sizes: tuple[int, ...] = SIZES,
+    num_shards: int = NUM_SHARDS,
+    stages: tuple[str, ...] = _STAGES,
+) -> Iterator[Row]:
+    """Yield the rows of the table."""
+    yield from _memory_rows(sizes, stages)
+    if num_shards:
+        yield from _shard_rows(num_shards, stages)
+
+
+def _memory_rows(sizes: tuple[int, ...], stages: tuple[str, ...]) -> Iterator[Row]:
+    found: dict[str, dict[int, dict[str, float]]] = {stage: {} for stage in stages}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            root = Path(folder) / f"{size}"
+            _prepare(root, size)
+            # All of them run, each on what the one before left.
+            for stage in _STAGES[: max(_STAGES.index(name) for name in stages) + 1]:
+                measured = _apart(["--measure", stage, str(root)])
+                if stage in found:
+                    found[stage][size] = measured
+                print(
+                    f"  {stage:9s} {size:7,d} images: {measured['wall_s']:6.1f} s, peak "
+                    f"{measured['peak_mib']:,.0f} MiB",
+                    flush=True,
+                )
+    least, most = min(sizes), max(sizes)
+    for stage, by_size in found.items():
+        growth = by_size[most]["peak_mib"] / by_size[least]["peak_mib"]
+        each = [by_size[most][name] / most for name in ("wall_s", "processor_s")]
+        yield Row(
+            stage=f"memory of {stage}, {least:,} to {most:,} images",
+            unit="images",
+            ours_s=(each[0], each[1]),
+            peak_mib=by_size[most]["peak_mib"],
+            holds=growth <= _WITHIN,
+            note=f"{growth:.2f} times the memory, wanted at most {_WITHIN}: "
+            f"{by_size[least]['peak_mib']:,.0f} MiB at {least:,} images. Tiny networks of random "
+            f"weights, {_FACE_PX} px faces: the rate is not that of real ones.",
+        )
+
+
+def _shard_rows(num_shards: int, stages: tuple[str, ...]) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = [name for name in _STAGES if name in stages]
+        spent = _apart(["--shards", str(num_shards), folder, *chosen])
+    tenth = max(1, num_shards // 10)
+    for stage, seconds in spent.items():
+        if stage in _OVER_ALL:
+            few, many = seconds[0] / (10 * _SHARD_IMAGES), seconds[1] / (num_shards * _SHARD_IMAGES)
+            growth, what = many / few, f"{num_shards:,} shards over 10 shards, in all"
+            each = many
+        else:
+            # Medians: a collection of garbage, or a neighbour, falls on single shards.
+            first, last = (statistics.median(part) for part in (seconds[:tenth], seconds[-tenth:]))
+            growth, what = last / first, f"the last {tenth} shards over the first {tenth}"
+            each = last / _SHARD_IMAGES
+        yield Row(
+            stage=f"cost an image of {stage}, 1 to {num_shards:,} shards",
+            unit="images",
+            ours_s=(each, each),
+            holds=growth <= _WITHIN,
+            note=f"{growth:.2f} times, {what}, wanted at most {_WITHIN}; by processor time. "
+            f"Shards of {_SHARD_IMAGES} faces, tiny networks of random weights.",
+        )
+
+
+def _prepare(root: Path, num_images: int) -> None:
+    """Write the networks and one shard of files."""
+    from agetf_pipeline.core.workspace import Workspace
+
+    workspace = Workspace(root)
+    _write_networks(workspace)
+    _write_shard(workspace, "s0", num_images, _faces())
+
+
+def _config(root: Path):
+    from agetf_pipeline.config import PipelineConfig
+
+    experts = {name: {"size": "tiny", "input_px": 32} for name in _EXPERTS}
+    return PipelineConfig.model_validate(
+        {
+            "workspace": {"root": str(root)},
+            "runtime": {"device": "cpu"},
+            "relabel": {"log_to_mlflow": False},
+            "train_experts": {"experts": experts},
+            "train_enhancers": {
+                "ddcolor": {"size": "tiny", "input_px": 32},
+                "esrgan": {"arch": "srvgg", "size": "tiny", "scale": 2},
+            },
+            "enhance": {"target_px": _FACE_PX},
+            # An untrained network writes until it is cut, and nothing of use: all may fail.
+            "caption": {"num_train_faces": 8, "max_new_tokens": 2, "max_failed_fraction": 1.0},
+            "filter": {"max_sigma_years": 1000, "max_interval_width_years": 1000},
+        }
+    )
+
+
+_EXPERTS = ("janus", "mivolo", "resnet50", "vgg16")
+
+
+def _write_networks(workspace) -> None:
+    """Write tiny networks with random weights."""
+    import logging
+
+    import numpy as np
+    import torch
+
+    from agetf_pipeline.core.weights import save_weights
+    from agetf_pipeline.enhance.ddcolor import SIZES as COLOUR_SIZES
+    from agetf_pipeline.enhance.ddcolor import DDColor
+    from agetf_pipeline.enhance.esrgan import build_esrgan
+    from agetf_pipeline.experts.janus import fit_janus
+    from agetf_pipeline.experts.training import build_module
+
+    logging.getLogger("agetf_pipeline").setLevel(logging.ERROR)
+    torch.manual_seed(0)
+    card = {"trained_on": "random weights"}
+    for name, network in (
+        ("ddcolor", DDColor(COLOUR_SIZES["tiny"])), ("esrgan", build_esrgan("srvgg", "tiny", 2)),
+    ):  # fmt: skip
+        save_weights(workspace.models / "enhance" / f"{name}.safetensors", network, card)
+    config = _config(workspace.root)
+    for name in _EXPERTS:
+        out = workspace.models / "experts" / name
+        expert = config.train_experts.experts[name]
+        if name == "janus":
+            faces = np.zeros((8, 32, 32, 3), np.uint8)
+            ages = np.arange(8, dtype=np.float32)
+            short = expert.model_copy(update={"num_steps": 1})
+            section = config.train_experts.model_copy(
+                update={"experts": {**config.train_experts.experts, name: short}}
+            )
+            brief = config.model_copy(update={"train_experts": section})
+            state = workspace.state / "janus.pt"
+            fit_janus(brief, workspace, faces, ages, state, "benchmark", out, card)
+            continue
+        module = build_module(name, expert, np.full(1, 40.0), seed=0)
+        described = {"architecture": name, "size": expert.size, "input_px": expert.input_px}
+        save_weights(
+            out / "weights.safetensors", module, {**described, "profile": "imagenet", **card}
+        )
+
+
+def _faces() -> list[bytes]:
+    """Return some small faces as JPEG files."""
+    import io
+
+    from PIL import Image
+
+    from agetf_pipeline.synthetic.faces import draw_face, draw_identity
+
+    found = []
+    for seed in range(16):
+        stream = io.BytesIO()
+        face = Image.fromarray(draw_face(draw_identity(seed), 5.0 * seed, _FACE_PX))
+        face.save(stream, "JPEG", quality=90)
+        found.append(stream.getvalue())
+    return found
+
+
+def _write_shard(workspace, name: str, num_images: int, faces: list[bytes]) -> None:
+    """Write a CAF shard of files of different bytes: a comment beside the same few faces."""
+    folder = workspace.raw_caf / name
+    folder.mkdir(parents=True)
+    lines = ["path,subject,age"]
+    for number in range(num_images):
+        face, comment = faces[number % len(faces)], f"{name}/{number}".encode()
+        # After the two bytes that begin a JPEG: a comment segment.
+        segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+        (folder / f"{number:06d}.jpg").write_bytes(face[:2] + segment + face[2:])
+        lines.append(f"{number:06d}.jpg,{name}-{number // 5},{number * 7 % 90}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+
+def _run_stage(stage: str, config, workspace, partition: str) -> None:
+    import importlib
+
+    module = importlib.import_module(f"agetf_pipeline.stages.{stage}")
+    if stage in _OVER_ALL:
+        module.run(config, workspace)
+    else:
+        module.run(config, workspace, partition)
+
+
+def _processor_s() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+@dataclass
+class _Workers:
+    mib: float = 0.0
+
+
+@contextlib.contextmanager
+def _peak_of_workers() -> Iterator[_Workers]:
+    """Look at the child processes while the block runs: the greatest sum of their peaks.
+
+    What the system keeps of children that ended counts each from its fork, as large as its parent.
+    """
+    found, ended = _Workers(), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            found.mib = max(found.mib, sum(map(_peak_mib, _children(os.getpid()))))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, file.read_text().split()):
+                found += [child, *_children(child)]
+    return found
+
+
+def _peak_mib(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _measure(stage: str, root: Path) -> dict[str, float]:
+    """Run one stage over the shard in this process."""
+    from agetf_pipeline.core.devices import prepare_process
+    from agetf_pipeline.core.workspace import Workspace
+
+    prepare_process()
+    started_s, spent_s = time.perf_counter(), _processor_s()
+    with peak_memory() as peak, _peak_of_workers() as workers:
+        _run_stage(stage, _config(root), Workspace(root), "caf/s0")
+    own = peak.mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "peak_mib": own + workers.mib,
+        "wall_s": time.perf_counter() - started_s,
+        "processor_s": _processor_s() - spent_s,
+    }
+
+
+def _measure_shards(num_shards: int, root: Path, stages: list[str]) -> dict[str, list[float]]:
+    """Run the stages over every shard; return seconds of the processor of each shard.
+
+    Of the stages that run over all shards at once: after 10 shards, and after all.
+    """
+    from agetf_pipeline.core.devices import prepare_process
+    from agetf_pipeline.core.workspace import Workspace
+
+    prepare_process()
+    workspace, config, faces = Workspace(root), _config(root), _faces()
+    _write_networks(workspace)
+    shards = [f"s{number:04d}" for number in range(num_shards)]
+    for shard in shards:
+        _write_shard(workspace, shard, _SHARD_IMAGES, faces)
+    last = max(_STAGES.index(name) for name in stages)
+    spent: dict[str, list[float]] = {}
+    for part in (shards[:10], shards[10:]):
+        for stage in _STAGES[: last + 1]:
+            started_s, times = time.perf_counter(), spent.setdefault(stage, [])
+            for shard in ["all"] if stage in _OVER_ALL else part:
+                before_s = _processor_s()
+                _run_stage(stage, config, workspace, f"caf/{shard}")
+                times.append(_processor_s() - before_s)
+            print(
+                f"  {stage:9s} {len(part):5d} shards: {time.perf_counter() - started_s:6.1f} s",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+    return {stage: times for stage, times in spent.items() if stage in stages}
+
+
+def _apart(arguments: list[str]) -> dict:
+    """Measure in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.growth", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Print rows that are asked for, or measure one thing."""
+    import logging
+
+    from benchmarks.rows import table
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--num-shards", type=int, default=NUM_SHARDS)
+    parser.add_argument("--stages", nargs="+", choices=_STAGES, default=list(_STAGES))
+    parser.add_argument("--shards-only", action="store_true")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--shards", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure or options.shards:
+        logging.getLogger("agetf_pipeline").setLevel(logging.ERROR)
+        if options.measure:
+            found: object = _measure(options.measure[0], Path(options.measure[1]))
+        else:
+            number, root, *stages = options.shards
+            found = _measure_shards(int(number), Path(root), stages)
+        print(json.dumps(found))
+        return
+    stages = tuple(options.stages)
+    if options.shards_only:
+        found_rows = list(_shard_rows(options.num_shards, stages))
+    else:
+        found_rows = list(rows(tuple(options.sizes), options.num_shards, stages))
+    print(table(found_rows))
+
+
+if __name__ == "__main__":
+    main()
