@@ -65,8 +65,8 @@ def configured_caption_rules(checks: CaptionChecks) -> list[Rule]:
     """Return the rules whose limits stand in the configuration; all of them warn."""
     allowed = checks.max_flagged_fraction
 
-    def rule(name: str, description: str, broken: pl.Expr) -> Rule:
-        return Rule(name, description, broken, "warning", allowed, flags.is_usable())
+    def rule(name: str, description: str, broken: pl.Expr, whole: bool = False) -> Rule:
+        return Rule(name, description, broken, "warning", allowed, flags.is_usable(), whole)
 
     return [
         rule(
@@ -81,5 +81,6 @@ def configured_caption_rules(checks: CaptionChecks) -> list[Rule]:
             "varied",
             f"No caption is that of over {checks.max_repeated_fraction:.0%} of the images",
             flags.is_repeated(checks),
+            whole=True,
         ),
     ]

@@ -17,12 +17,14 @@ from agetf_pipeline.core.hashing import fingerprint
 from agetf_pipeline.core.statistics import emd_years
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import LABELS
-from agetf_pipeline.data.tables import list_partitions, read_table, table_hashes, table_path
+from agetf_pipeline.data.streaming import compact, read_slices
+from agetf_pipeline.data.tables import empty_frame, list_partitions, table_hashes, table_path
 from agetf_pipeline.quality.records import keep_result
 from agetf_pipeline.quality.verdict import SuiteResult, Verdict, statement
 
 _ID_CHARACTERS = 32
 _MAX_EXAMPLES = 5
+_SLICE = 8192
 
 
 def check_label_drift(
@@ -37,8 +39,7 @@ def check_label_drift(
         acceptable: Whether the labels' critical expectations hold.
     """
     hashes = table_hashes(workspace, LABELS)
-    rows = read_table(workspace, LABELS).select("image_id", "age_years")
-    labels = rows.with_columns(pl.col("image_id").str.head(_ID_CHARACTERS))
+    labels = _ages(workspace)
     accepted = _accepted(workspace)
     if accepted is not None and accepted["tables"] == hashes:
         compared = accepted["compared"]
@@ -51,6 +52,16 @@ def check_label_drift(
     files = [table_path(workspace, LABELS, p) for p in list_partitions(workspace, LABELS)]
     keep_result(workspace, name, result, files)
     return result
+
+
+def _ages(workspace: Workspace) -> pl.DataFrame:
+    """Return half the id and the age of every image: all that is held of them."""
+    columns = ["image_id", "age_years"]
+    found = [empty_frame(LABELS).select(columns)]
+    for partition in list_partitions(workspace, LABELS):
+        for rows in read_slices(workspace, LABELS, partition, _SLICE, columns):
+            found.append(compact(rows.with_columns(pl.col("image_id").str.head(_ID_CHARACTERS))))
+    return pl.concat(found)
 
 
 def _compare(labels: pl.DataFrame, before: pl.DataFrame | None, moved_years: float) -> dict:

@@ -9,8 +9,9 @@ import polars as pl
 from agetf_pipeline.config.quality import QualityConfig
 from agetf_pipeline.core.work import load_report
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.schemas import TABLES
-from agetf_pipeline.data.tables import read_table, table_path
+from agetf_pipeline.data.schemas import TABLES, TableSpec
+from agetf_pipeline.data.streaming import compact, read_slices
+from agetf_pipeline.data.tables import table_path
 from agetf_pipeline.quality.files import (
     IMAGE_RULES,
     WEIGHTS_RULES,
@@ -26,6 +27,7 @@ Pictures = Literal["originals", "faces", "enhanced", "manifest"]
 """Which pictures are looked at: the files as they came, the faces that the stages read, what
 enhancement made, what training reads."""
 
+_SLICE = 8192
 _NOTHING = pl.lit(None)
 _TOLD: dict[Pictures, tuple[str, dict[str, pl.Expr]]] = {
     "originals": (
@@ -80,12 +82,10 @@ def check_pictures(
         may_be_empty: Whether having no picture is as it should be.
     """
     table, told = _TOLD[pictures]
-    rows = read_table(workspace, TABLES[table], list(partitions))
-    if "status" in rows.columns:
-        rows = rows.filter(pl.col("status") == "ok")
-    sample = sample_rows(rows, config.num_sampled_images).select(
-        "image_id", *(expression.alias(column) for column, expression in told.items())
-    )
+    chosen = _Sample(config.num_sampled_images)
+    for partition in partitions:
+        chosen.add(workspace, TABLES[table], partition, told)
+    sample = chosen.rows
     rules = [
         dataclasses.replace(rule, severity="warning") if pictures in _CORPUS else rule
         for rule in IMAGE_RULES
@@ -94,12 +94,40 @@ def check_pictures(
     judged = judge(f"{pictures} on disk", found, rules, may_be_empty)
     result = SuiteResult(
         judged.table, judged.num_rows, judged.verdicts,
-        notes=(f"{sample.height} of {rows.height} pictures were opened.",),
+        notes=(f"{sample.height} of {chosen.num_seen} pictures were opened.",),
     )  # fmt: skip
     tables = [table_path(workspace, TABLES[table], partition) for partition in partitions]
     pictures_read = [workspace.resolve(path) for path in sample["path"].drop_nulls()]
     keep_result(workspace, name, result, [*tables, *pictures_read])
     return result
+
+
+class _Sample:
+    """Some rows, gathered a slice at a time; see `files.sample_rows`."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._num_rows = num_rows
+        self.num_seen = 0
+        self.rows = pl.DataFrame(
+            schema={"image_id": pl.String, "path": pl.String, "told_sha256": pl.String,
+                    "told_width_px": pl.Int32, "told_height_px": pl.Int32}
+        )  # fmt: skip
+
+    def add(
+        self, workspace: Workspace, spec: TableSpec, partition: str, told: dict[str, pl.Expr]
+    ) -> None:
+        """Look at a partition."""
+        read = {name for expression in told.values() for name in expression.meta.root_names()}
+        read |= {"image_id", *({"status"} & set(spec.schema.names))}
+        for rows in read_slices(workspace, spec, partition, _SLICE, sorted(read)):
+            if "status" in rows.columns:
+                rows = rows.filter(pl.col("status") == "ok")
+            self.num_seen += rows.height
+            its = rows.select(
+                "image_id", *(expression.alias(column) for column, expression in told.items())
+            )
+            its = its.select(self.rows.columns).cast(self.rows.schema)
+            self.rows = compact(sample_rows(pl.concat([self.rows, its]), self._num_rows))
 
 
 def check_networks(

@@ -19,6 +19,8 @@ class Rule:
         severity: `critical` blocks what comes after; `warning` asks a person to look.
         max_broken_fraction: Share of rows that may break it.
         applies: Rows that are counted; None for all.
+        whole: Whether rows are compared with one another: then the columns that the rule reads
+            are in memory for all rows at once, where otherwise a slice is.
     """
 
     name: str
@@ -27,6 +29,12 @@ class Rule:
     severity: Severity = "critical"
     max_broken_fraction: float = 0.0
     applies: pl.Expr | None = None
+    whole: bool = False
+
+    def columns(self) -> list[str]:
+        """Return the columns that the rule reads."""
+        read = [] if self.applies is None else self.applies.meta.root_names()
+        return list(dict.fromkeys([*self.broken.meta.root_names(), *read]))
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,14 @@ class Counted:
     def fraction(self) -> float:
         """Share of the counted rows that break the rule; 0 where none was counted."""
         return self.num_broken / self.num_rows if self.num_rows else 0.0
+
+    def plus(self, other: "Counted") -> "Counted":
+        """Return what was found of these rows and of others that come after them."""
+        return Counted(
+            self.num_rows + other.num_rows,
+            self.num_broken + other.num_broken,
+            [*self.rows, *other.rows][:_MAX_EXAMPLES],
+        )
 
 
 _MAX_EXAMPLES = 5

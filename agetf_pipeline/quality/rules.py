@@ -259,6 +259,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "identities_in_one_split",
             "No identity is in two splits",
             pl.col("split").n_unique().over("identity") > 1,
+            whole=True,
         ),
         Rule(
             "split_known",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.schemas import IMAGES, QUARANTINE, TABLES
-from agetf_pipeline.data.tables import list_partitions, read_table, table_path
+from agetf_pipeline.data.schemas import IMAGES, QUARANTINE, TABLES, TableSpec
+from agetf_pipeline.data.streaming import compact, read_slices
+from agetf_pipeline.data.tables import empty_frame, list_partitions, table_path
 from agetf_pipeline.quality.loading import load_great_expectations
 from agetf_pipeline.quality.records import keep_result
 from agetf_pipeline.quality.rule import Counted, Rule, count_broken
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         ExpectationSuiteValidationResult,
     )
 
+_SLICE = 8192
+
 
 def check_table(
     workspace: Workspace,
@@ -34,6 +37,8 @@ def check_table(
     may_be_empty: bool = False,
 ) -> SuiteResult:
     """Judge a table of the workspace and keep the result in `stats/quality/<name>.json`.
+
+    It is read a slice at a time; of rules that compare rows, the columns that they read, whole.
 
     Args:
         workspace: The workspace.
@@ -48,7 +53,9 @@ def check_table(
     """
     spec = TABLES[table]
     known = list_partitions(workspace, spec) if partitions is None else partitions
-    result = judge(table, read_table(workspace, spec, known), (*RULES[table], *also), may_be_empty)
+    rules = (*RULES[table], *also)
+    num_rows, counted = _count_all(workspace, spec, known, rules)
+    result = _result(table, num_rows, rules, counted, may_be_empty)
     files = [table_path(workspace, spec, partition) for partition in known]
     keep_result(workspace, name or f"tables/{table}", result, files)
     return result
@@ -70,9 +77,49 @@ def judge(
     """
     chosen = RULES[table] if rules is None else rules
     counted = [count_broken(rule, frame) for rule in chosen]
+    return _result(table, frame.height, chosen, counted, may_be_empty)
+
+
+def _count_all(
+    workspace: Workspace, spec: TableSpec, partitions: Sequence[str], rules: Sequence[Rule]
+) -> tuple[int, list[Counted]]:
+    """Count the rows of partitions, and those that break each rule."""
+    counted = [count_broken(rule, empty_frame(spec)) for rule in rules]
+    num_rows = 0
+    for partition in partitions:
+        for rows in read_slices(workspace, spec, partition, _SLICE):
+            num_rows += rows.height
+            for place, rule in enumerate(rules):
+                if not rule.whole:
+                    counted[place] = counted[place].plus(count_broken(rule, rows))
+    for place, rule in enumerate(rules):
+        if rule.whole:
+            columns = list(dict.fromkeys([_key_of(spec), *rule.columns()]))
+            frames = [
+                compact(rows)
+                for partition in partitions
+                for rows in read_slices(workspace, spec, partition, _SLICE, columns)
+            ]
+            every = pl.concat([empty_frame(spec).select(columns), *frames])
+            counted[place] = count_broken(rule, every)
+    return num_rows, counted
+
+
+def _key_of(spec: TableSpec) -> str:
+    return "image_id" if "image_id" in spec.schema.names else spec.key[0]
+
+
+def _result(
+    table: str,
+    num_rows: int,
+    chosen: Sequence[Rule],
+    counted: list[Counted],
+    may_be_empty: bool,
+) -> SuiteResult:
+    """Let the counts be judged."""
     if not may_be_empty and table not in MAY_BE_EMPTY:
         chosen = (_NOT_EMPTY, *chosen)
-        counted = [Counted(1, int(frame.height == 0), []), *counted]
+        counted = [Counted(1, int(num_rows == 0), []), *counted]
     outcome = _validate(
         table, {r.name: c.fraction for r, c in zip(chosen, counted, strict=True)}, chosen
     )
@@ -91,7 +138,7 @@ def judge(
         )
         for rule, count in zip(chosen, counted, strict=True)
     )
-    return SuiteResult(table, frame.height, verdicts)
+    return SuiteResult(table, num_rows, verdicts)
 
 
 def is_absent(workspace: Workspace, partitions: Sequence[str]) -> bool:

@@ -3,9 +3,12 @@
 import polars as pl
 import pytest
 
+from agetf_pipeline.config.caption import CaptionChecks
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.schemas import KEEP_LIST, LABELS, TABLES, TRAINING_MANIFEST
 from agetf_pipeline.data.tables import to_frame, write_table
+from agetf_pipeline.quality import suites
+from agetf_pipeline.quality.caption_rules import configured_caption_rules
 from agetf_pipeline.quality.rule import count_broken
 from agetf_pipeline.quality.rules import RULES, enough_experts
 from agetf_pipeline.quality.suites import check_table, judge
@@ -125,3 +128,29 @@ def test_the_result_is_kept_beside_the_tables(tmp_path):
     kept = pl.read_json(workspace.stats / "quality" / "tables" / "training_manifest.json")
     assert kept["num_rows"].to_list() == [1]
     assert kept["passed"].to_list() == [True]
+
+
+def test_a_table_is_judged_alike_whatever_the_slices(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path)
+    rows = [
+        manifest_row(
+            f"{n:03}", identity=f"caf:{n % 7}", split="train" if n % 20 else "val",
+            age_years=130.0 if n % 9 == 0 else 30.0, has_caption=n % 2 == 0,
+        )
+        for n in range(60)
+    ]  # fmt: skip
+    frame = to_frame(rows, TRAINING_MANIFEST)
+    write_table(workspace, TRAINING_MANIFEST, "a", frame[:25])
+    write_table(workspace, TRAINING_MANIFEST, "b", frame[25:])
+    whole = judge("training_manifest", frame)
+    assert {"identities_in_one_split", "age_in_range", "captioned"} <= failed(whole)
+    monkeypatch.setattr(suites, "_SLICE", 4)
+    assert check_table(workspace, "training_manifest") == whole
+
+
+def test_rules_that_compare_rows_say_so():
+    captions = configured_caption_rules(CaptionChecks())
+    rules = [rule for its in RULES.values() for rule in its] + captions
+    comparing = {rule.name for rule in rules if ".over(" in str(rule.broken)}
+    assert comparing == {rule.name for rule in rules if rule.whole}
+    assert comparing == {"identities_in_one_split", "varied"}
