@@ -20,7 +20,6 @@ _PROMPT = "Describe the face."
 _MAX_NEW_TOKENS = 32
 _WANTED_TIMES = 3.0
 _ROUNDS = 2
-_FACE_PX = 512
 _LEAST_COSINE = 0.999
 """Of an image's embedding in bf16 to the one in fp32."""
 
@@ -28,7 +27,9 @@ _LEAST_COSINE = 0.999
 class Bench:
     """Images, weights, and the three ways over them."""
 
-    def __init__(self, folder: Path, janus: dict[str, Any], num_images: int, num_peer: int) -> None:
+    def __init__(
+        self, folder: Path, janus: dict[str, Any], num_images: int, num_peer: int, face_px: int
+    ) -> None:
         """Write the images, a partition a round.
 
         Args:
@@ -36,6 +37,7 @@ class Bench:
             janus: `train_experts.experts.janus` of the configuration.
             num_images: Of a round.
             num_peer: Of them, for the peer.
+            face_px: Side of the pictures in their files.
         """
         import torch
 
@@ -57,7 +59,7 @@ class Bench:
         )  # fmt: skip
         self.workspace, self.num_images, self.num_peer = Workspace(folder), num_images, num_peer
         set_num_threads(None)
-        self.files = _write_images(self.workspace, num_images)
+        self.face_px, self.files = face_px, _write_images(self.workspace, num_images, face_px)
         self.round = 0
         self.official, self.processor, _ = load_folder(
             janus_folder(self.config, self.workspace), "fp32"
@@ -188,7 +190,7 @@ def measure(bench: Bench, stage: str, note: str) -> Row:
         wanted_share=LEAST_SHARE,
         peak_mib=bench.peak_mib,
         holds=cosine >= _LEAST_COSINE,
-        note=f"{note}, {bench.precision}, {bench.num_images} files of {_FACE_PX} px in batches of "
+        note=f"{note}, {bench.precision}, {bench.num_images} files of {bench.face_px} px in batches of "
         f"{bench.config.caption.batch_size} shared among the cores; ours makes embeddings, too. Of "
         f"{bench.num_peer} images {same:.0%} get the words that the peer writes in fp32, embeddings"
         f" have a cosine of at least {cosine:.5f} to fp32's (at least {_LEAST_COSINE} wanted).",
@@ -219,7 +221,7 @@ def _published(folder: Path) -> Row:
     janus.processor.save_pretrained(weights)
     del janus  # it would count as memory of ours
     settings = {"size": "full", "input_px": 384, "weights": "models/janus"}
-    bench = Bench(folder, settings, num_images=64, num_peer=4)
+    bench = Bench(folder, settings, num_images=64, num_peer=4, face_px=512)
     return measure(
         bench,
         "caption: Janus-Pro-1B's proportions at a 24th",
@@ -247,7 +249,7 @@ def _tiny(folder: Path) -> Row:
         config, workspace, faces_NHWC, ages_years, workspace.state / "janus.pt",
         "benchmark", workspace.models / "experts" / "janus", {"trained_on": "synthetic"},
     )  # fmt: skip
-    bench = Bench(folder, settings, num_images=512, num_peer=32)
+    bench = Bench(folder, settings, num_images=512, num_peer=32, face_px=128)
     return measure(
         bench,
         "caption: the demo's Janus",
@@ -259,7 +261,7 @@ def _partition(number: int) -> str:
     return f"caf/shard-{number:04d}"
 
 
-def _write_images(workspace: Any, num_images: int) -> list[Path]:
+def _write_images(workspace: Any, num_images: int, face_px: int) -> list[Path]:
     """Write drawn faces, and a table `images` of them for each run; return the files."""
     import polars as pl
 
@@ -269,7 +271,7 @@ def _write_images(workspace: Any, num_images: int) -> list[Path]:
     from benchmarks.corpus import write_faces
 
     folder = workspace.raw_caf / "shard-0000"
-    files = write_faces(folder, num_images, _FACE_PX)
+    files = write_faces(folder, num_images, face_px)
     for number in range(1 + _ROUNDS):
         found = []
         for file in files if number else files[:2]:
@@ -278,7 +280,7 @@ def _write_images(workspace: Any, num_images: int) -> list[Path]:
             row |= {"image_id": hash_file(file), "partition": _partition(number), "path": place}
             row |= {"face_path": place, "raw_name": file.name, "format": "JPEG", "mode": "RGB"}
             sides = ("stored_width_px", "stored_height_px", "width_px", "height_px")
-            row |= dict.fromkeys(sides, _FACE_PX)
+            row |= dict.fromkeys(sides, face_px)
             found.append({**row, "num_bytes": file.stat().st_size, "is_grey": False, "flags": []})
         frame = pl.DataFrame(found, schema=empty_frame(IMAGES).schema).unique("image_id")
         write_table(workspace, IMAGES, _partition(number), frame.sort("image_id"))
