@@ -57,11 +57,12 @@ def check_label_drift(
 def _ages(workspace: Workspace) -> pl.DataFrame:
     """Return half the id and the age of every image: all that is held of them."""
     columns = ["image_id", "age_years"]
-    found = [empty_frame(LABELS).select(columns)]
-    for partition in list_partitions(workspace, LABELS):
-        for rows in read_slices(workspace, LABELS, partition, _SLICE, columns):
-            found.append(compact(rows.with_columns(pl.col("image_id").str.head(_ID_CHARACTERS))))
-    return pl.concat(found)
+    slices = (
+        compact(rows.with_columns(pl.col("image_id").str.head(_ID_CHARACTERS)))
+        for partition in list_partitions(workspace, LABELS)
+        for rows in read_slices(workspace, LABELS, partition, _SLICE, columns)
+    )
+    return pl.concat([empty_frame(LABELS).select(columns), *slices])
 
 
 def _compare(labels: pl.DataFrame, before: pl.DataFrame | None, moved_years: float) -> dict:
