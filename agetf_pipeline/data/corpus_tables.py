@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from agetf_pipeline.core.files import atomic_path
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
@@ -27,7 +28,7 @@ from agetf_pipeline.data.listing import escape_name, is_utf8
 from agetf_pipeline.data.probe import has_extension_of
 from agetf_pipeline.data.quarantine import quarantine_frame, quarantine_row
 from agetf_pipeline.data.schemas import IMAGES, QUARANTINE, TableSpec
-from agetf_pipeline.data.streaming import open_table
+from agetf_pipeline.data.streaming import TableWriter, open_table
 from agetf_pipeline.data.tables import empty_frame, table_path, to_frame, write_table
 
 _GROUP_ROWS = 4096
@@ -157,12 +158,19 @@ def write_images(store: CorpusStore, examiner: Examiner, base: str, fates: Fates
                 ),
             )
             group.append(to_frame(some, IMAGES))
-            if len(group) == _GROUP_ROWS // _SLICE or len(some) < _SLICE:
-                writer.write(pl.concat(group, rechunk=True))
-                group.clear()
+            if len(group) == _GROUP_ROWS // _SLICE:
+                _write_group(writer, group)
         if group:
-            writer.write(pl.concat(group, rechunk=True))
+            _write_group(writer, group)
     return path if fates.num_images else _write_empty(workspace, IMAGES, partition)
+
+
+def _write_group(writer: TableWriter, group: list[pl.DataFrame]) -> None:
+    """Write slices as one row group; they are gone when it is."""
+    rows = pl.concat(group, rechunk=True)
+    group.clear()
+    writer.write(rows)
+    pa.default_memory_pool().release_unused()
 
 
 def _write_empty(workspace: Workspace, spec: TableSpec, partition: str) -> Path:

@@ -6,6 +6,7 @@ without holding its keys.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,15 @@ from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.corpus_store import CorpusStore
 from agetf_pipeline.data.schemas import TableSpec
 from agetf_pipeline.data.streaming import SortedTable, open_table
-from agetf_pipeline.data.tables import DAMAGED, conform, table_path, to_frame, write_parquet
+from agetf_pipeline.data.tables import (
+    DAMAGED,
+    conform,
+    empty_frame,
+    read_parquet,
+    table_path,
+    to_frame,
+    write_parquet,
+)
 
 _LOGGER = logging.getLogger(__name__)
 GROUP_ROWS = 1024
@@ -144,7 +153,7 @@ def _merge(
     path: Path, store: CorpusStore, version: str, stored: list[SortedTable], fresh: list[Path]
 ) -> None:
     """Write the cache from what was stored and what was found, some contents at a time."""
-    parts = [SortedTable(part, EXAMINATIONS) for part in fresh]
+    parts = _Parts(fresh)
     with open_table(path, EXAMINATIONS) as writer:
         for some in store.slices(
             "SELECT image_id, source FROM wanted ORDER BY image_id", size=GROUP_ROWS
@@ -158,12 +167,29 @@ def _merge(
                 (source, keys.filter(pl.col("source") == place))
                 for place, source in enumerate(stored)
             ]
-            found += [(source, keys.filter(pl.col("source").is_null())) for source in parts]
-            frames = []
+            frames = [parts.up_to(high)]
             for source, its in found:
                 rows = source.between(low, high) if its.height else None
                 if rows is not None:
                     current = rows.filter(pl.col("version") == version)
                     frames.append(current.join(its, on="image_id", how="semi"))
-            if frames:
-                writer.write(pl.concat(frames))
+            writer.write(pl.concat(frames))
+            # What thousands of small files leave behind would otherwise grow with their number.
+            pa.default_memory_pool().release_unused()
+
+
+class _Parts:
+    """Rows of the parts of one run, which are in order from part to part: each is read once."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = deque(paths)
+        self._rows = empty_frame(EXAMINATIONS)
+
+    def up_to(self, high: str) -> pl.DataFrame:
+        """Return the next rows, to this image id."""
+        while self._paths and (not self._rows.height or self._rows["image_id"][-1] <= high):
+            rows = read_parquet(self._paths.popleft(), EXAMINATIONS)
+            self._rows = pl.concat([self._rows, rows])
+        is_before = self._rows["image_id"] <= high
+        rows, self._rows = self._rows.filter(is_before), self._rows.filter(~is_before)
+        return rows
