@@ -190,10 +190,11 @@ def measure(bench: Bench, stage: str, note: str) -> Row:
         wanted_share=LEAST_SHARE,
         peak_mib=bench.peak_mib,
         holds=cosine >= _LEAST_COSINE,
-        note=f"{note}, {bench.precision}, {bench.num_images} files of {bench.face_px} px in batches of "
-        f"{bench.config.caption.batch_size} shared among the cores; ours makes embeddings, too. Of "
-        f"{bench.num_peer} images {same:.0%} get the words that the peer writes in fp32, embeddings"
-        f" have a cosine of at least {cosine:.5f} to fp32's (at least {_LEAST_COSINE} wanted).",
+        note=f"{note}, {bench.precision}, {bench.num_images} files of {bench.face_px} px in "
+        f"batches of {bench.config.caption.batch_size} shared among the cores; ours makes "
+        f"embeddings, too. Of {bench.num_peer} images {same:.0%} get the words that the peer "
+        f"writes in fp32, embeddings have a cosine of at least {cosine:.5f} to fp32's (at least "
+        f"{_LEAST_COSINE} wanted).",
     )
 
 
