@@ -29,7 +29,6 @@ SPEC = TableSpec(
     "Squares.",
 )
 STAGE, PARTITION, CHUNK, NUM = "square", "x", 4, 40
-crew.JOINABLE[STAGE] = SPEC.name
 
 
 def run(
@@ -84,7 +83,11 @@ def run(
         return StageReport(STAGE, counts=counts, outputs={"squares": path})
 
     workspace.root.mkdir(parents=True, exist_ok=True)
-    return run_once(workspace, STAGE, {"version": version}, "1", {}, work, PARTITION)
+    crew.JOINABLE[STAGE] = SPEC.name
+    try:
+        return run_once(workspace, STAGE, {"version": version}, "1", {}, work, PARTITION)
+    finally:
+        del crew.JOINABLE[STAGE]
 
 
 def _have_begun(by_process: dict[int, list[str]], meets: tuple[int, ...]) -> bool:
