@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from agetf_pipeline.core.work import StageReport, joining, run_once
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data import crew
+from agetf_pipeline.data import crew, crew_board
 from agetf_pipeline.data.hands import Hands, with_hands
 from agetf_pipeline.data.incremental import update_table
 from agetf_pipeline.data.schemas import TableSpec
@@ -83,11 +83,11 @@ def run(
         return StageReport(STAGE, counts=counts, outputs={"squares": path})
 
     workspace.root.mkdir(parents=True, exist_ok=True)
-    crew.JOINABLE[STAGE] = SPEC.name
+    crew_board.JOINABLE[STAGE] = SPEC.name
     try:
         return run_once(workspace, STAGE, {"version": version}, "1", {}, work, PARTITION)
     finally:
-        del crew.JOINABLE[STAGE]
+        del crew_board.JOINABLE[STAGE]
 
 
 def _have_begun(by_process: dict[int, list[str]], meets: tuple[int, ...]) -> bool:
@@ -104,10 +104,10 @@ def lead(root: Path, max_silence_s: float = 60.0, **how) -> None:
 def join(root: Path, **how) -> None:
     """Wait for a board, and work at it until nothing is left; once more where it was replaced."""
     workspace = Workspace(root)
-    folder = crew.crew_folder(workspace, SPEC.name, PARTITION)
+    folder = crew_board.crew_folder(workspace, SPEC.name, PARTITION)
     while True:
         until_s = time.monotonic() + 20
-        while crew.read_board(folder) is None:
+        while crew_board.read_board(folder) is None:
             if time.monotonic() > until_s:
                 return
             time.sleep(0.01)

@@ -13,101 +13,47 @@ Three locks, always taken in this order:
 - the chunk's (a byte of the file `claims`).
 """
 
-import hashlib
 import logging
 import os
-import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from agetf_pipeline.core.errors import DataError, StageError, UnavailableError
-from agetf_pipeline.core.files import atomic_path, read_json, write_json
+from agetf_pipeline.core.errors import StageError, UnavailableError
 from agetf_pipeline.core.locks import Claims, exclusive_lock, shared_lock
 from agetf_pipeline.core.parallel import MAX_SILENCE_S
 from agetf_pipeline.core.patience import SLICE_S
 from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.work import Assignment
 from agetf_pipeline.core.workspace import Workspace
+from agetf_pipeline.data.crew_board import (
+    BOARD,
+    CLAIMS,
+    JOINABLE,
+    TODO,
+    Board,
+    Chunks,
+    clear,
+    crew_folder,
+    crew_lock,
+    digest_of,
+    put_up,
+    read_board,
+)
 from agetf_pipeline.data.hands import Hands, current_hands
 from agetf_pipeline.data.schemas import TableSpec
 
 _LOGGER = logging.getLogger(__name__)
-JOINABLE = {
-    "predict": "predictions",
-    "enhance": "enhanced",
-    "recheck": "enhanced_ages",
-    "caption": "captions",
-}
-"""Stages that can be joined, and the table that each of them makes chunk by chunk."""
-_BOARD, _TODO, _CLAIMS = "board.json", "todo.parquet", "claims"
 _POLL_S = 0.05
 _TALLY_S = 1.0
-_HASHED_ROWS = 8192
 
 Make = Callable[[Path, pl.DataFrame], None]
 """Computes the rows of a chunk, and writes them as a part."""
-
-
-@dataclass(frozen=True)
-class Board:
-    """What there is to do, as the leader hangs it out.
-
-    Attributes:
-        token: Of this board alone.
-        stage: The stage's verb.
-        partition: The partition.
-        data_version: Fingerprint of the leader's settings, code and inputs.
-        digest: Hash of every row that is to be computed, with the versions that it is of.
-        chunk_size: Rows of a chunk.
-        num_rows: Rows in all.
-        leader: Host and process, for people.
-    """
-
-    token: str
-    stage: str
-    partition: str
-    data_version: str
-    digest: str
-    chunk_size: int
-    num_rows: int
-    leader: str
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """What is to be computed, in slices, each with the part file that says that it is done."""
-
-    todo: pl.DataFrame
-    size: int
-    parts: Path
-    token: str
-
-    def __len__(self) -> int:
-        return -(-self.todo.height // self.size)
-
-    def rows(self, number: int) -> pl.DataFrame:
-        """Return what is to be computed of a chunk."""
-        return self.todo.slice(number * self.size, self.size)
-
-    def part(self, number: int) -> Path:
-        """Return the part file of a chunk; no other run has one of that name."""
-        return self.parts / f"{self.token}-{number:06d}.parquet"
-
-    def is_done(self, number: int) -> bool:
-        """Whether its part is there."""
-        return self.part(number).exists()
-
-    def count_done(self) -> int:
-        """Return how many rows are in parts, whoever made them."""
-        done = {entry.name for entry in os.scandir(self.parts)} if self.parts.is_dir() else set()
-        numbers = [n for n in range(len(self)) if self.part(n).name in done]
-        return sum(min(self.size, self.todo.height - n * self.size) for n in numbers)
 
 
 @dataclass(frozen=True)
@@ -135,45 +81,6 @@ class ShiftEndedError(Exception):
         self.shift = shift
 
 
-def new_token() -> str:
-    """Return a name that no other run gives its parts."""
-    return secrets.token_hex(6)
-
-
-def crew_folder(workspace: Workspace, table: str, partition: str) -> Path:
-    """Return where the board of a partition hangs."""
-    return workspace.state / "crew" / table / partition
-
-
-def crew_lock(workspace: Workspace, table: str, partition: str) -> Path:
-    """Return the lock that the members of a crew share while they work on a chunk."""
-    return workspace.state / "locks" / "crew" / table / f"{partition}.lock"
-
-
-def read_board(folder: Path) -> Board | None:
-    """Return the board of a partition; None where there is none.
-
-    Raises:
-        DataError: It is damaged.
-    """
-    try:
-        return Board(**read_json(folder / _BOARD))
-    except FileNotFoundError:
-        return None
-    except TypeError as error:
-        raise DataError(
-            f"Expected {folder / _BOARD} to be of this version; found {error}. Start the stage "
-            "again, on the machine that leads and on those that join in the same version."
-        ) from error
-
-
-def list_boards(workspace: Workspace, stage: str) -> list[Board]:
-    """Return the boards of a stage, sorted by partition."""
-    top = workspace.state / "crew" / JOINABLE[stage]
-    boards = [read_board(path.parent) for path in sorted(top.rglob(_BOARD))]
-    return [board for board in boards if board is not None and board.stage == stage]
-
-
 def is_shared(assignment: Assignment | None, table: str) -> bool:
     """Whether a table that is being updated is work that others may join."""
     return assignment is not None and JOINABLE.get(assignment.stage) == table
@@ -190,10 +97,10 @@ def take_down_stale(workspace: Workspace, table: str, partition: str) -> None:
     folder, lock = crew_folder(workspace, table, partition), crew_lock(workspace, table, partition)
     if not lock.exists():  # nobody ever joined
         return
-    (folder / _BOARD).unlink(missing_ok=True)
+    (folder / BOARD).unlink(missing_ok=True)
     hands = current_hands()
     with _alone(lock, hands.max_silence_s if hands is not None else MAX_SILENCE_S):
-        _clear(folder)
+        clear(folder)
 
 
 def lead(
@@ -228,28 +135,28 @@ def lead(
         stage=assignment.stage,
         partition=partition,
         data_version=assignment.data_version,
-        digest=_digest(chunks.todo, compared),
+        digest=digest_of(chunks.todo, compared),
         chunk_size=chunks.size,
         num_rows=chunks.todo.height,
         leader=f"process {os.getpid()} on {socket.gethostname()}",
     )
     with _alone(lock, hands.max_silence_s):
-        _put_up(folder, board, chunks.todo.select(spec.key))
+        put_up(folder, board, chunks.todo.select(spec.key))
     try:
         with (
             hands.hired(len(chunks)),
             Progress(description, chunks.todo.height) as progress,
-            closing(Claims(folder / _CLAIMS)) as claims,
+            closing(Claims(folder / CLAIMS)) as claims,
         ):
             tally = _Tally(chunks, progress)
             _lead(chunks, claims, make, tally, hands)
             tally.take(force=True)
-            (folder / _BOARD).unlink()
+            (folder / BOARD).unlink()
             with _alone(lock, hands.max_silence_s):
-                _clear(folder)
+                clear(folder)
     finally:
         # After an error: who joined sees it before the next chunk.
-        (folder / _BOARD).unlink(missing_ok=True)
+        (folder / BOARD).unlink(missing_ok=True)
 
 
 def join(
@@ -287,11 +194,11 @@ def join(
         board = read_board(folder)
         if board is None:
             raise ShiftEndedError(Shift("", 0, 0, nothing_left=False))
-        keys = pl.read_parquet(folder / _TODO)
-        claims_file = Claims(folder / _CLAIMS)
+        keys = pl.read_parquet(folder / TODO)
+        claims_file = Claims(folder / CLAIMS)
     todo = keys.join(wanted, on=spec.key, how="left", maintain_order="left")
     todo = todo.select(wanted.columns)
-    _require_same(board, assignment, _digest(todo, compared))
+    _require_same(board, assignment, digest_of(todo, compared))
     chunks = Chunks(todo, board.chunk_size, parts, board.token)
     num_chunks = num_rows = 0
     with (
@@ -364,25 +271,6 @@ class _Tally:
             self._num_shown, self._counted_s = num_done, time.monotonic()
 
 
-def _put_up(folder: Path, board: Board, keys: pl.DataFrame) -> None:
-    """Write the board, last of its files; under the crew's lock alone."""
-    _clear(folder)
-    with atomic_path(folder / _TODO) as temporary:
-        keys.write_parquet(temporary)
-    (folder / _CLAIMS).touch()
-    write_json(folder / _BOARD, asdict(board))
-
-
-def _clear(folder: Path) -> None:
-    """Remove what belongs to a board; under the crew's lock alone."""
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        path.unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
-
-
 @contextmanager
 def _alone(lock: Path, max_silence_s: float) -> Iterator[None]:
     """Hold the crew's lock alone, once everybody has finished the chunk they are at."""
@@ -400,14 +288,6 @@ def _alone(lock: Path, max_silence_s: float) -> Iterator[None]:
             time.sleep(_POLL_S)
             waited_s += _POLL_S
         yield
-
-
-def _digest(todo: pl.DataFrame, compared: Sequence[str]) -> str:
-    """Return the hash of rows that are to be computed."""
-    digest = hashlib.sha256()
-    for rows in todo.select(compared).iter_slices(_HASHED_ROWS):
-        digest.update(rows.write_ndjson().encode())
-    return digest.hexdigest()
 
 
 def _require_same(board: Board, assignment: Assignment, digest: str) -> None:

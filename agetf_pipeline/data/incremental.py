@@ -21,6 +21,7 @@ from agetf_pipeline.core.progress import Progress
 from agetf_pipeline.core.work import current_assignment
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data import crew
+from agetf_pipeline.data.crew_board import Chunks, new_token
 from agetf_pipeline.data.schemas import TableSpec
 from agetf_pipeline.data.streaming import SortedTable, open_table
 from agetf_pipeline.data.tables import conform, table_path, write_parquet
@@ -105,7 +106,7 @@ def update_table(
             sources, current = _drop_stale(path, spec, sources, current, stored)
             stored = []
         todo = wanted.join(current, on=spec.key, how="anti")
-        chunks = crew.Chunks(todo, chunk_size, parts, crew.new_token())
+        chunks = Chunks(todo, chunk_size, parts, new_token())
         if len(chunks) > 1 and assignment is not None and crew.is_shared(assignment, spec.name):
             crew.lead(workspace, spec, assignment, chunks, compared, make, description)
         else:
@@ -125,7 +126,7 @@ def update_table(
     return IncrementalResult(wanted.height - todo.height, todo.height, num_dropped)
 
 
-def _compute(chunks: crew.Chunks, make: crew.Make, description: str) -> None:
+def _compute(chunks: Chunks, make: crew.Make, description: str) -> None:
     """Compute all chunks in this process alone."""
     with Progress(description, chunks.todo.height) as progress:
         for number in range(len(chunks)):

@@ -21,10 +21,10 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.parallel import prepare_worker
 from agetf_pipeline.core.work import is_running, joining
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.crew import (
+from agetf_pipeline.data.crew import ShiftEndedError
+from agetf_pipeline.data.crew_board import (
     JOINABLE,
     Board,
-    ShiftEndedError,
     crew_folder,
     list_boards,
     read_board,

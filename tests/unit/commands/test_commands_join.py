@@ -9,7 +9,7 @@ from agetf_pipeline.commands import join
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.work import stage_lock
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.crew import JOINABLE
+from agetf_pipeline.data.crew_board import JOINABLE
 from agetf_pipeline.stages import joining
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "test.yaml"

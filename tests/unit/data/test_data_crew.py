@@ -17,7 +17,7 @@ from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.locks import Claims
 from agetf_pipeline.core.work import joining, load_report
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data import crew
+from agetf_pipeline.data import crew, crew_board
 from agetf_pipeline.data.hands import Hands, with_hands
 from agetf_pipeline.data.tables import table_path
 
@@ -73,7 +73,9 @@ def wait_for(done: Callable[[], bool]) -> None:
 
 
 def has_board(workspace: Workspace) -> bool:
-    return crew.read_board(crew.crew_folder(workspace, SPEC.name, PARTITION)) is not None
+    return (
+        crew_board.read_board(crew_board.crew_folder(workspace, SPEC.name, PARTITION)) is not None
+    )
 
 
 def assert_finished(workspace: Workspace, alone: str) -> None:
