@@ -41,7 +41,7 @@ __all__ = ["CODE_VERSION", "FORGIVEN", "REASONS", "STAGE", "group_report", "judg
 STAGE = "filter"
 CODE_VERSION = "3"
 _SLICE = 8192
-_GROUP_ROWS = 32_768
+_GROUP_ROWS = 16_384
 """Rows of a row group of the keep-list."""
 
 
