@@ -23,8 +23,8 @@ def rounded(value_N: np.ndarray) -> np.ndarray:
     left to Python.
     """
     value_N = np.asarray(value_N, np.float64)
-    found_N = value_N.round(_DECIMALS)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        found_N = value_N.round(_DECIMALS)
         near_N = np.abs(np.abs(value_N * _SCALE % 1.0) - 0.5) < 1e-6
     for n in np.flatnonzero(near_N | (np.abs(value_N) >= _PLAIN_BELOW / _SCALE)):
         found_N[n] = round(float(value_N[n]), _DECIMALS)
