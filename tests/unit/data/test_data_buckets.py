@@ -68,7 +68,7 @@ def _manifest(num_rows):
             "age_group": draw.choice(["0-2", "20-29"], num_rows),
             "identity": [f"caf:p{n}" for n in draw.integers(0, 30, num_rows)],
             "curriculum_weight": draw.uniform(0.1, 1, num_rows).astype(np.float32),
-            "enhanced_path": draw.choice(["a", None], num_rows).tolist(),
+            "enhanced_path": ["a" if some else None for some in draw.random(num_rows) < 0.5],
             "has_caption": draw.random(num_rows) < 0.3,
             "label_source": draw.choice(["corpus", "moe"], num_rows),
         }
