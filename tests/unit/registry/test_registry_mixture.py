@@ -248,8 +248,8 @@ def test_every_setting_is_known_to_decide_a_label_or_not():
     }  # fmt: skip
     assert {*READING_FIELDS, *trained_by} == set(ExpertConfig.model_fields)
     others = {
-        "required_experts", "min_calibration_images", "calibration_path", "num_review_faces",
-        "log_to_mlflow", "seed",
+        "required_experts", "min_calibration_images", "max_calibration_images",
+        "calibration_path", "num_review_faces", "log_to_mlflow", "seed",
     }  # fmt: skip
     assert {*LABEL_FIELDS, *others} == set(RelabelConfig.model_fields)
 
