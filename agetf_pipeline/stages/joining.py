@@ -12,12 +12,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.ending import describe_bug, describe_ending
 from agetf_pipeline.core.errors import StageError
+from agetf_pipeline.core.locks import exclusive_lock
 from agetf_pipeline.core.parallel import prepare_worker
 from agetf_pipeline.core.work import is_running, joining
 from agetf_pipeline.core.workspace import Workspace
@@ -64,12 +66,28 @@ def unclaimed_first(
     num_busy = 0
     while left:
         partition = left.popleft()
-        if num_busy < len(left) and is_running(workspace, name, partition):
-            left.append(partition)
-            num_busy += 1
-            continue
-        num_busy = 0
-        yield partition
+        with ExitStack() as stack:
+            free = _take(stack, workspace, name, partition)
+            if num_busy < len(left) and not free:
+                left.append(partition)
+                num_busy += 1
+                continue
+            num_busy = 0
+            yield partition
+
+
+def _take(stack: ExitStack, workspace: Workspace, name: str, partition: str | None) -> bool:
+    """Take a partition until the stack closes; False where another process is at it.
+
+    By a lock of its own: a run takes the stage's only after it has looked at its inputs, and two
+    processes that begin at once would go from shard to shard together, one waiting for the other.
+    """
+    lock = workspace.state / "locks" / "taken" / name / f"{partition or 'all'}.lock"
+    try:
+        stack.enter_context(exclusive_lock(lock, f"{name} {partition or ''}".rstrip(), wait=False))
+    except StageError:
+        return False
+    return not is_running(workspace, name, partition)
 
 
 def hands_of(

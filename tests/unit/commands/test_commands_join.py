@@ -69,3 +69,15 @@ def test_partitions_that_others_are_at_come_last(tmp_path):
     assert order == ["a", "d", "c", "b"]
     held.pop().close()
     assert list(joining.unclaimed_first(workspace, "predict", ["a", "b"])) == ["a", "b"]
+
+
+def test_two_that_begin_at_once_take_different_partitions(tmp_path):
+    # Before either has the stage's lock: a run looks at its inputs first.
+    workspace = Workspace(tmp_path)
+    first, second = (
+        joining.unclaimed_first(workspace, "predict", ["a", "b", "c", "d"]) for _ in range(2)
+    )
+    assert [next(first), next(second), next(first), next(second)] == ["a", "b", "c", "d"]
+    # What the other was at comes at the end, as it may have failed there.
+    second.close()
+    assert sorted(first) == ["b", "d"]
