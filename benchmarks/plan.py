@@ -64,29 +64,41 @@ ASSUMPTIONS: dict[str, Assumption] = {
 
 @dataclass(frozen=True)
 class Part:
-    """Work of a stage that one row of `make bench` measures.
+    """Work of a stage that rows of `make bench` measure.
 
     Attributes:
         stage: The stage's verb, with what of it.
-        row: Pattern that the row's name begins with.
-        factor: Name of the assumption that says for which share of the images it is done.
+        row: Pattern that the names of rows begin with; their costs are added.
         bound: What bounds it.
+        factor: Name of the assumption that says for which share of the images it is done.
+        less: Pattern of rows whose costs are taken off: what they measure stands elsewhere.
+        times: The published network over what was measured of it.
     """
 
     stage: str
     row: str
     bound: str
     factor: str | None = None
+    less: str | None = None
+    times: float = 1.0
 
 
+_THREE, _FOUR = r"relabel: (resnet50|vgg16|mivolo)$", r"relabel: the four experts$"
+_DEPTH = 24.0
+"""Janus is measured with one layer of 24, and a 24th of the vocabulary."""
 PARTS = (
     Part("ingest", r"ingest: jpe?g", "decoding; then reading from the share"),
-    Part("predict, relabel", r"relabel: the four experts, JPEG", "networks"),
+    Part("predict: three networks", _THREE, "networks"),
+    Part("predict: Janus", _FOUR, "network", less=_THREE, times=_DEPTH),
     Part("enhance: colour", r"enhance: DDColor", "network", "share_colourised"),
     Part("enhance: enlarge", r"enhance: RRDBNet", "network, by far", "share_super_resolved"),
-    Part("recheck", r"relabel: the four experts, JPEG", "networks", "share_touched"),
-    Part("caption", r"caption", "network: memory bandwidth while it writes words"),
-)
+    Part("recheck: three networks", _THREE, "networks", "share_touched"),
+    Part("recheck: Janus", _FOUR, "network", "share_touched", _THREE, _DEPTH),
+    Part(
+        "caption", r"caption: Janus-Pro", "network: memory bandwidth while it writes words",
+        times=_DEPTH,
+    ),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -135,14 +147,26 @@ def cost_of(
     part: Part, rows: Sequence[Row], values: Mapping[str, float], gpu: bool = False
 ) -> float | None:
     """Return seconds an image of all: of the processor, or of a GPU; None: no row measured it."""
-    found = (r for r in rows if re.match(part.row, r.stage, re.IGNORECASE))
-    row = next((r for r in found if bool(re.search("gpu|cuda", r.stage.lower())) == gpu), None)
-    if row is None or row.ours_s is None:
+    each = _cost_of_rows(part.row, rows, gpu)
+    less = 0.0 if part.less is None else _cost_of_rows(part.less, rows, gpu)
+    if each is None or less is None:
         return None
     touched = 1 - (1 - values["share_colourised"]) * (1 - values["share_super_resolved"])
     share = 1.0 if part.factor is None else {**values, "share_touched": touched}[part.factor]
     area = (values["super_resolved_px"] / 128) ** 2 if "enlarge" in part.stage else 1.0
-    return row.ours_s[0 if gpu else 1] * share * area
+    return (each - less) * part.times * share * area
+
+
+def _cost_of_rows(pattern: str, rows: Sequence[Row], gpu: bool) -> float | None:
+    named = [
+        row for row in rows if re.match(pattern, row.stage.removesuffix(", GPU"), re.IGNORECASE)
+    ]
+    costs = [
+        row.ours_s[0 if gpu else 1]
+        for row in named
+        if row.ours_s is not None and row.stage.endswith(", GPU") == gpu
+    ]
+    return sum(costs) if costs else None
 
 
 def _compute(rows: Sequence[Row], values: Mapping[str, float]) -> list[tuple[str, ...]]:

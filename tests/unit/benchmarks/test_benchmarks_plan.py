@@ -7,10 +7,12 @@ from benchmarks.rows import Row
 
 VALUES = {name: each.value for name, each in plan.ASSUMPTIONS.items()}
 ROWS = [
-    Row("relabel: the four experts", "faces", ours_s=(9.0, 9.0)),
-    Row("relabel: the four experts, JPEG of 256-512 px", "faces", ours_s=(0.3, 0.5)),
+    Row("relabel: resnet50", "faces", ours_s=(0.1, 0.2)),
+    Row("relabel: vgg16", "faces", ours_s=(0.2, 0.3)),
+    Row("relabel: the four experts", "faces", ours_s=(0.4, 0.75)),
+    Row("relabel: the four experts, JPEG of 256-512 px", "faces", ours_s=(9.0, 9.0)),
     Row("enhance: DDColor tiny, 256 px", "images", ours_s=(0.4, 0.6)),
-    Row("relabel: the four experts, JPEG, GPU", "faces", ours_s=(0.002, 0.01)),
+    Row("relabel: resnet50, GPU", "faces", ours_s=(0.002, 0.01)),
 ]
 
 
@@ -18,12 +20,17 @@ def part(stage: str) -> plan.Part:
     return next(each for each in plan.PARTS if each.stage == stage)
 
 
-def test_what_an_image_costs_is_the_row_s_processor_time_and_share():
-    assert plan.cost_of(part("predict, relabel"), ROWS, VALUES) == 0.5
+def test_what_an_image_costs_is_the_rows_processor_time_and_share():
+    three, janus = part("predict: three networks"), part("predict: Janus")
+    assert plan.cost_of(three, ROWS, VALUES) == pytest.approx(0.5)
+    # A 24th of its layers is measured, beside the others.
+    assert plan.cost_of(janus, ROWS, VALUES) == pytest.approx(24 * 0.25)
+    assert plan.cost_of(janus, ROWS[2:], VALUES) is None
     assert plan.cost_of(part("enhance: colour"), ROWS, VALUES) == pytest.approx(0.6 * 0.3)
-    assert plan.cost_of(part("recheck"), ROWS, VALUES) == pytest.approx(0.5 * (1 - 0.7 * 0.5))
+    touched = 1 - 0.7 * 0.5
+    assert plan.cost_of(part("recheck: Janus"), ROWS, VALUES) == pytest.approx(6.0 * touched)
     assert plan.cost_of(part("caption"), ROWS, VALUES) is None
-    assert plan.cost_of(part("predict, relabel"), ROWS, VALUES, gpu=True) == 0.002
+    assert plan.cost_of(three, ROWS, VALUES, gpu=True) == 0.002
     assert plan.cost_of(part("enhance: colour"), ROWS, VALUES, gpu=True) is None
 
 
@@ -35,7 +42,7 @@ def test_time_and_price_follow_from_it():
     assert "| 0.5 | 5.8 days | 58 days | 1,389 | 13,889 |" in line
     caption = next(line for line in text[0].splitlines() if line.startswith("| caption"))
     assert caption.count("not measured") == 2
-    assert "**the 3 measured**" in text[0]
+    assert "**the 5 measured**" in text[0]
     assert "| table `images` | 100 | 1 | 10 |" in text[1]
     assert "| core_hour | 1 | given |" in text[3]
 
