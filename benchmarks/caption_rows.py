@@ -232,24 +232,9 @@ def _published(folder: Path) -> Row:
 
 
 def _tiny(folder: Path) -> Row:
-    from agetf_pipeline.config import PipelineConfig
-    from agetf_pipeline.core.workspace import Workspace
-    from agetf_pipeline.experts.janus import fit_janus
-    from benchmarks.captions import _draw
+    from benchmarks.captions import demo_janus
 
-    settings = {"size": "tiny", "input_px": 64, "num_steps": 120, "lr": 2e-3}
-    config = PipelineConfig.model_validate(
-        {
-            "runtime": {"device": "cpu"},
-            "train_experts": {"experts": {"janus": settings}},
-            "caption": {"num_train_faces": 200, "prompt": _PROMPT},
-        }
-    )
-    workspace, (faces_NHWC, ages_years) = Workspace(folder), _draw(64, 64)
-    fit_janus(
-        config, workspace, faces_NHWC, ages_years, workspace.state / "janus.pt",
-        "benchmark", workspace.models / "experts" / "janus", {"trained_on": "synthetic"},
-    )  # fmt: skip
+    settings, *_ = demo_janus(folder)
     bench = Bench(folder, settings, num_images=512, num_peer=32, face_px=128)
     return measure(
         bench,

@@ -109,10 +109,11 @@ def main() -> None:
     print(f"written: {options.json}")
 
 
-def _tiny(folder: Path, rounds: int) -> dict[str, Any]:
+def demo_janus(folder: Path) -> tuple[dict[str, Any], Any, Any, np.ndarray]:
+    """Train the demo's Janus shortly; return its settings, config, workspace and the faces."""
     from agetf_pipeline.config import PipelineConfig
     from agetf_pipeline.core.workspace import Workspace
-    from agetf_pipeline.experts.janus import fit_janus, load_janus
+    from agetf_pipeline.experts.janus import fit_janus
 
     janus = {"size": "tiny", "input_px": 64, "num_steps": 120, "lr": 2e-3}
     config = PipelineConfig.model_validate(
@@ -127,6 +128,13 @@ def _tiny(folder: Path, rounds: int) -> dict[str, Any]:
         config, workspace, faces_NHWC, ages_years, workspace.state / "janus.pt",
         "benchmark", workspace.models / "experts" / "janus", {"trained_on": "synthetic"},
     )  # fmt: skip
+    return janus, config, workspace, faces_NHWC
+
+
+def _tiny(folder: Path, rounds: int) -> dict[str, Any]:
+    from agetf_pipeline.experts.janus import load_janus
+
+    _, config, workspace, faces_NHWC = demo_janus(folder)
     title = "the demo's Janus, 64 px, 16 image tokens, fp32"
     return _captions(
         title, load_janus(config, workspace), faces_NHWC, (8, 32), rounds, num_alone=24
