@@ -30,8 +30,8 @@ class SortedTable:
         self._path, self._key = path, spec.key[0]
         self._metadata: pq.FileMetaData | None = None
         with self._open() as file:
-            # Of a table of millions of rows, reading it takes longer than a row group; of a part, it
-            # is quick, and there may be thousands of them.
+            # Of a table of millions of rows, reading it takes longer than a row group. Of a part it
+            # is quick, and there may be thousands of those.
             self._metadata = file.metadata if file.num_row_groups > 1 else None
             if not file.schema_arrow.equals(spec.schema):
                 raise DataError(
