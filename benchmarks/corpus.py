@@ -13,7 +13,7 @@ import polars as pl
 
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.ages import AGE_GROUPS
-from agetf_pipeline.data.schemas import IMAGES, LABELS, PREDICTIONS, TableSpec
+from agetf_pipeline.data.schemas import IMAGES, LABELS, TableSpec
 from agetf_pipeline.data.streaming import open_table
 from agetf_pipeline.data.tables import empty_frame, table_path
 
@@ -81,25 +81,6 @@ def write_images(
                 "glasses": np.array(["None", "Normal", "Dark"])[draw.integers(0, 3, number)],
             }  # fmt: skip
             writer.write(_frame(IMAGES, number, columns, constants))
-
-
-def write_predictions(workspace: Workspace, partition: str, num_images: int, seed: int = 0) -> None:
-    """Write a partition's table `predictions`: four experts that about agree."""
-    with open_table(table_path(workspace, PREDICTIONS, partition), PREDICTIONS) as writer:
-        for start, number in _slices(num_images, SLICE // 16):
-            draw = np.random.default_rng((seed, 2, start))
-            ids = image_ids(start, number, num_images, seed)
-            age = np.repeat(draw.uniform(5, 80, number), len(EXPERTS))
-            bins = np.full((number * len(EXPERTS), _NUM_AGE_BINS), 1 / _NUM_AGE_BINS, np.float32)
-            columns: dict[str, object] = {
-                "image_id": ids.repeat_by(len(EXPERTS)).explode(),
-                "expert": list(EXPERTS) * number,
-                "model_version": [f"{name}-1" for name in EXPERTS] * number,
-                "age_years": np.clip(age + draw.normal(0, 5, len(age)), 0, 100),
-                "sigma_years": draw.uniform(2, 9, len(age)),
-                "distribution": pl.Series(bins).cast(pl.List(pl.Float32)),
-            }
-            writer.write(_frame(PREDICTIONS, len(age), columns, {"status": "ok"}))
 
 
 def write_labels(workspace: Workspace, partition: str, num_images: int, seed: int = 0) -> None:

@@ -14,7 +14,7 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_bytes
 from agetf_pipeline.core.hashing import fingerprint, hash_bytes, hash_file
 from agetf_pipeline.core.workspace import Workspace
-from agetf_pipeline.data.corpus_store import CorpusStore, open_store
+from agetf_pipeline.data.corpus_store import CorpusStore
 from agetf_pipeline.data.examination_cache import EXAMINATIONS, update_cache
 from agetf_pipeline.data.examine_pool import ExaminePool, Request
 from agetf_pipeline.data.file_bytes import read_at_most
@@ -62,25 +62,6 @@ class Examiner:
             "opencv": None if self.source.aligned else version("opencv-python-headless"),
         }
         return fingerprint(settings, CODE_VERSION, {})
-
-    def examine(self, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """Examine a few contents, given as image id (sha256) to a file; see `examine_all`.
-
-        Returns:
-            Image id to a row of `EXAMINATIONS`.
-        """
-        folder = Path(os.path.commonpath([path.parent for path in files.values()]))
-        with open_store(self.workspace.state / "ingest", folder) as store:
-            root = store.root
-            store.run_many(
-                "INSERT INTO wanted (image_id, name) VALUES (?, ?)",
-                (
-                    (bytes.fromhex(image_id), os.fsencode(os.path.relpath(path, root)))
-                    for image_id, path in files.items()
-                ),
-            )
-            self.examine_all(store)
-            return {i: row for found in self.findings(store) for i, row in found.items()}
 
     def examine_all(self, store: CorpusStore) -> None:
         """Examine the wanted contents of a store that have not been examined yet.

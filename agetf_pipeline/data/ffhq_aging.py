@@ -1,7 +1,7 @@
 """FFHQ-Aging: images named by number, and the crowd's labels in one CSV."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -83,18 +83,6 @@ def listed_twice(path: Path, image_number: int, first: int, line: int) -> DataEr
     return DataError(
         f"Expected each image once in {path}; found image_number {image_number} in "
         f"lines {first} and {line}. Keep the right one."
-    )
-
-
-def explain_coverage(labels: Iterable[int], images: Iterable[int | None]) -> list[str]:
-    """Return sentences about labels without images, and images without labels."""
-    numbers = set(labels)
-    present = list(images)
-    return describe_coverage(
-        len(numbers),
-        len(numbers - set(present)),
-        sum(number is not None and number not in numbers for number in present),
-        sum(number is None for number in present),
     )
 
 

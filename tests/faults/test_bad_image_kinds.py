@@ -1,6 +1,7 @@
 """Every kind of strange picture through a decoding process: its fate, and the limits that hold."""
 
 import io
+import os
 import struct
 import threading
 import zipfile
@@ -18,6 +19,7 @@ from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.core.hashing import hash_bytes, hash_file
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.containers import count_scans
+from agetf_pipeline.data.corpus_store import open_store
 from agetf_pipeline.data.examinations import Examiner
 from agetf_pipeline.data.examine_pool import ExaminePool, Request
 from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
@@ -281,27 +283,34 @@ def test_a_replaced_picture_is_noticed_and_a_bomb_in_its_place_not_decoded(tmp_p
             read_rgb(path)
 
 
-def examiner(tmp_path: Path, **settings) -> Examiner:
+def examine(tmp_path: Path, files: dict[str, Path], **settings) -> dict[str, dict]:
     config = IngestConfig.model_validate({"num_workers": 1, "chunk_size": 4} | settings)
-    return Examiner(Workspace(tmp_path), config, SourceConfig(), "caf/one")
+    examiner = Examiner(Workspace(tmp_path), config, SourceConfig(), "caf/one")
+    with open_store(tmp_path / "store", tmp_path) as store:
+        store.run_many(
+            "INSERT INTO wanted (image_id, name) VALUES (?, ?)",
+            ((bytes.fromhex(image_id), os.fsencode(path.name)) for image_id, path in files.items()),
+        )
+        examiner.examine_all(store)
+        return {i: row for found in examiner.findings(store) for i, row in found.items()}
 
 
 def test_a_file_that_changes_between_hash_and_decoding_is_tried_again_next_time(tmp_path):
     good, other = encode(photo(), "PNG"), encode(photo(1), "PNG")
     files = {hash_bytes(good): tmp_path / "a.png", hash_bytes(other): tmp_path / "b.png"}
     (tmp_path / "a.png").write_bytes(other)
-    found = examiner(tmp_path).examine(files)  # and b.png went away
+    found = examine(tmp_path, files)  # and b.png went away
     assert {row["reason"] for row in found.values()} == {"changed_while_read"}
     (tmp_path / "a.png").write_bytes(good)
     (tmp_path / "b.png").write_bytes(other)
-    found = examiner(tmp_path).examine(files)
+    found = examine(tmp_path, files)
     assert {row["reason"] for row in found.values()} == {None}
 
 
 def test_what_took_too_long_once_is_tried_again_next_time(tmp_path):
     Image.fromarray(np.zeros((6000, 6000), np.uint8)).save(tmp_path / "slow.png")
     files = {hash_file(tmp_path / "slow.png"): tmp_path / "slow.png"}
-    (row,) = examiner(tmp_path, max_decode_s=0.05).examine(files).values()
+    (row,) = examine(tmp_path, files, max_decode_s=0.05).values()
     assert row["reason"] == "decoder_crash"
-    (row,) = examiner(tmp_path).examine(files).values()
+    (row,) = examine(tmp_path, files).values()
     assert row["reason"] is None

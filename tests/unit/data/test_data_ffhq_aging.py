@@ -5,7 +5,7 @@ import pytest
 from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.data.ffhq_aging import (
     LABEL_COLUMNS,
-    explain_coverage,
+    describe_coverage,
     image_number_of,
     read_labels,
 )
@@ -90,7 +90,7 @@ def test_numbers_come_from_names_of_digits_alone():
 
 
 def test_labels_without_images_and_images_without_labels_are_counted():
-    messages = explain_coverage([1, 2, 3], [1, 9, None])
+    messages = describe_coverage(num_labels=3, num_absent=2, num_unlabelled=1, num_unnamed=1)
     assert [":" in message for message in messages] == [True] * 3
     assert "2 of 3" in messages[0]
-    assert explain_coverage([1], [1]) == []
+    assert describe_coverage(1, 0, 0, 0) == []
