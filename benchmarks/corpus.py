@@ -20,7 +20,6 @@ from agetf_pipeline.data.tables import empty_frame, table_path
 SLICE = 65_536
 EXPERTS = ("janus", "mivolo", "resnet50", "vgg16")
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
-_NUM_AGE_BINS = 101
 
 
 def image_ids(start: int, num_rows: int, num_images: int, seed: int) -> pl.Series:

@@ -1,5 +1,6 @@
 """What this CPU has for bf16, and how fast a large matrix product is on it."""
 
+import platform
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +14,34 @@ _SIDE = 2048
 _NUM_ROUNDS = 4
 
 
+def cpu_name() -> str:
+    """Return what this CPU calls itself; Linux tells."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def bf16_flags() -> list[str]:
+    """Return which instructions for bf16 this CPU has; Linux on x86 alone tells."""
+    flags = set(_cpuinfo().get("flags", "").split())
+    return [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
+
+
 def bf16_instructions() -> str:
-    """Say what this CPU has for bf16; Linux on x86 alone tells."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
+    """Say what this CPU has for bf16."""
+    if not _cpuinfo():
         return "what this CPU has for bf16 is not known"
-    found = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
+    found = bf16_flags()
     matrix = "bf16 matrix units" if "amx_bf16" in found else "no bf16 matrix units"
     return f"this CPU has {matrix} ({', '.join(found) or 'no bf16 instructions'})"
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Return the fields of one core; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def bf16_gain() -> float:

@@ -2,12 +2,11 @@
 
 import dataclasses
 import os
-import platform
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from benchmarks.clock import Clock
+from benchmarks.processor import bf16_flags, cpu_name
 
 LEAST_SHARE = 0.9
 """Of its ceiling, that a stage is to reach."""
@@ -133,21 +132,10 @@ def _pair(
 
 def machine() -> dict[str, str]:
     """Return what the figures were measured on."""
-    cpu, flags = platform.processor() or platform.machine(), set[str]()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                cpu = value.strip()
-            elif name.strip() == "flags":
-                flags = set(value.split())
-    except OSError:
-        pass
-    bf16 = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
     return {
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "bf16": ", ".join(bf16) or "no bf16 instructions",
+        "bf16": ", ".join(bf16_flags()) or "no bf16 instructions",
         **{name: metadata.version(name) for name in ("torch", "polars", "pyarrow", "Pillow")},
     }
 
