@@ -1,10 +1,15 @@
 """Time of the wall clock and of the processor, and the greatest memory of a piece of work."""
 
 import contextlib
+import json
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -61,16 +66,17 @@ def in_turns(
 
 @dataclass
 class Peak:
-    """Greatest resident memory of this process, MiB; None where the system does not tell."""
+    """Greatest resident memory of this process, MiB."""
 
-    mib: float | None = None
+    mib: float = 0.0
 
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Peak]:
     """Measure the greatest resident memory of this process while the block runs.
 
-    Linux keeps it for a process's whole life unless it is told to begin anew.
+    Linux keeps it for a process's whole life unless it is told to begin anew; where it cannot be
+    told, it is that of the whole life.
     """
     peak = Peak()
     with contextlib.suppress(OSError):
@@ -78,7 +84,20 @@ def peak_memory() -> Iterator[Peak]:
     try:
         yield peak
     finally:
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    peak.mib = int(line.split()[1]) / 1024
+        peak.mib = peak_mib() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def peak_mib(pid: int | str = "self") -> float:
+    """Return the greatest resident memory of a process, MiB; 0 where it is gone or not told."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def measured_apart(module: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a benchmark's module in a process of its own; return the JSON of its last line."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])

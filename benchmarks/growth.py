@@ -16,7 +16,6 @@ import os
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,17 +24,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clock import peak_memory
+from benchmarks.clock import measured_apart, peak_memory, peak_mib
+from benchmarks.growth_workspace import (
+    FACE_PX,
+    config_of,
+    copy_tables,
+    small_faces,
+    write_networks,
+    write_shard,
+)
 from benchmarks.rows import Row
 
 SIZES, NUM_SHARDS = (1_000, 50_000), 1_000
 _WITHIN = 1.1
+_THIS = "benchmarks.growth"
 _SHARD_IMAGES = 8
-_FACE_PX = 64
 _ROOM_BYTES = 4 * 2**30
 _STAGES = ("ingest", "predict", "relabel", "filter", "enhance", "recheck", "caption", "assemble")
 _OVER_ALL = ("relabel", "assemble")
-_READERS = ("mivolo", "resnet50", "vgg16")
 """Without Janus, which reads a face in 5 ms even when it is tiny; it writes the captions."""
 
 
@@ -58,7 +64,7 @@ def _memory_rows(sizes: tuple[int, ...], stages: tuple[str, ...]) -> Iterator[Ro
             _prepare(root, size)
             # All of them run, each on what the one before left.
             for stage in _STAGES[: max(_STAGES.index(name) for name in stages) + 1]:
-                measured = _apart(["--measure", stage, str(root)])
+                measured = measured_apart(_THIS, ["--measure", stage, str(root)])
                 if stage in found:
                     found[stage][size] = measured
                 print(
@@ -79,14 +85,14 @@ def _memory_rows(sizes: tuple[int, ...], stages: tuple[str, ...]) -> Iterator[Ro
             holds=growth <= _WITHIN,
             note=f"{growth:.2f} times the memory, wanted at most {_WITHIN}: "
             f"{by_size[least]['peak_mib']:,.0f} MiB at {least:,} images. Tiny networks of random "
-            f"weights, {_FACE_PX} px faces: the rate is not that of real ones.",
+            f"weights, {FACE_PX} px faces: the rate is not that of real ones.",
         )
 
 
 def _shard_rows(num_shards: int, stages: tuple[str, ...]) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(dir=_folder()) as folder:
         chosen = [name for name in _STAGES if name in stages]
-        spent = _apart(["--shards", str(num_shards), folder, *chosen])
+        spent = measured_apart(_THIS, ["--shards", str(num_shards), folder, *chosen])
     tenth = max(10, num_shards // 10)
     for stage, seconds in spent.items():
         if stage in _OVER_ALL:
@@ -125,105 +131,8 @@ def _prepare(root: Path, num_images: int) -> None:
     from agetf_pipeline.core.workspace import Workspace
 
     workspace = Workspace(root)
-    _write_networks(workspace)
-    _write_shard(workspace, "s0", num_images, _faces())
-
-
-def _config(root: Path, experts: tuple[str, ...] = _READERS):
-    from agetf_pipeline.config import PipelineConfig
-
-    return PipelineConfig.model_validate(
-        {
-            "workspace": {"root": str(root)},
-            "runtime": {"device": "cpu"},
-            "relabel": {"log_to_mlflow": False},
-            "train_experts": {
-                "experts": {name: {"size": "tiny", "input_px": 32} for name in experts}
-            },
-            "train_enhancers": {
-                "ddcolor": {"size": "tiny", "input_px": 32},
-                "esrgan": {"arch": "srvgg", "size": "tiny", "scale": 2},
-            },
-            "enhance": {"target_px": _FACE_PX},
-            # An untrained network writes until it is cut, and nothing of use: all may fail.
-            "caption": {"num_train_faces": 8, "max_new_tokens": 2, "max_failed_fraction": 1.0},
-            "filter": {"max_sigma_years": 1000, "max_interval_width_years": 1000},
-        }
-    )
-
-
-def _write_networks(workspace) -> None:
-    """Write tiny networks with random weights."""
-    import logging
-
-    import numpy as np
-    import torch
-
-    from agetf_pipeline.core.weights import save_weights
-    from agetf_pipeline.enhance.ddcolor import SIZES as COLOUR_SIZES
-    from agetf_pipeline.enhance.ddcolor import DDColor
-    from agetf_pipeline.enhance.esrgan import build_esrgan
-    from agetf_pipeline.experts.janus import fit_janus
-    from agetf_pipeline.experts.training import build_module
-
-    logging.getLogger("agetf_pipeline").setLevel(logging.ERROR)
-    torch.manual_seed(0)
-    card = {"trained_on": "random weights"}
-    for name, network in (
-        ("ddcolor", DDColor(COLOUR_SIZES["tiny"])), ("esrgan", build_esrgan("srvgg", "tiny", 2)),
-    ):  # fmt: skip
-        save_weights(workspace.models / "enhance" / f"{name}.safetensors", network, card)
-    config = _config(workspace.root, ("janus", *_READERS))
-    for name in config.train_experts.experts:
-        out = workspace.models / "experts" / name
-        expert = config.train_experts.experts[name]
-        if name == "janus":
-            faces = np.zeros((8, 32, 32, 3), np.uint8)
-            ages = np.arange(8, dtype=np.float32)
-            short = expert.model_copy(update={"num_steps": 1})
-            section = config.train_experts.model_copy(
-                update={"experts": {**config.train_experts.experts, name: short}}
-            )
-            brief = config.model_copy(update={"train_experts": section})
-            state = workspace.state / "janus.pt"
-            fit_janus(brief, workspace, faces, ages, state, "benchmark", out, card)
-            continue
-        module = build_module(name, expert, np.full(1, 40.0), seed=0)
-        described = {"architecture": name, "size": expert.size, "input_px": expert.input_px}
-        save_weights(
-            out / "weights.safetensors", module, {**described, "profile": "imagenet", **card}
-        )
-
-
-def _faces() -> list[bytes]:
-    """Return some small faces as JPEG files."""
-    import io
-
-    from PIL import Image
-
-    from agetf_pipeline.synthetic.faces import draw_face, draw_identity
-
-    found = []
-    for seed in range(16):
-        stream = io.BytesIO()
-        face = Image.fromarray(draw_face(draw_identity(seed), 5.0 * seed, _FACE_PX))
-        face.save(stream, "JPEG", quality=90)
-        found.append(stream.getvalue())
-    return found
-
-
-def _write_shard(workspace, name: str, num_images: int, faces: list[bytes]) -> None:
-    """Write a CAF shard of files of different bytes: a comment beside the same few faces."""
-    folder = workspace.raw_caf / name
-    folder.mkdir(parents=True)
-    lines = ["path,subject,age"]
-    for number in range(num_images):
-        face, comment = faces[number % len(faces)], f"{name}/{number}".encode()
-        # After the two bytes that begin a JPEG: a comment segment.
-        segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
-        (folder / f"{number:06d}.jpg").write_bytes(face[:2] + segment + face[2:])
-        lines.append(f"{number:06d}.jpg,{name}-{number // 5},{number * 7 % 90}")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    write_networks(workspace)
+    write_shard(workspace, "s0", num_images, small_faces())
 
 
 def _run_stage(stage: str, config, workspace, partition: str) -> None:
@@ -231,7 +140,7 @@ def _run_stage(stage: str, config, workspace, partition: str) -> None:
 
     module = importlib.import_module(f"agetf_pipeline.stages.{stage}")
     if stage == "caption":
-        config = _config(workspace.root, ("janus",))
+        config = config_of(workspace.root, ("janus",))
     if stage in _OVER_ALL:
         module.run(config, workspace)
     else:
@@ -258,7 +167,7 @@ def _peak_of_workers() -> Iterator[_Workers]:
 
     def look() -> None:
         while not ended.wait(0.1):
-            found.mib = max(found.mib, sum(map(_peak_mib, _children(os.getpid()))))
+            found.mib = max(found.mib, sum(map(peak_mib, _children(os.getpid()))))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -278,14 +187,6 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _peak_mib(pid: int) -> float:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
-
-
 def _measure(stage: str, root: Path) -> dict[str, float]:
     """Run one stage over the shard in this process."""
     from agetf_pipeline.core.devices import prepare_process
@@ -294,10 +195,9 @@ def _measure(stage: str, root: Path) -> dict[str, float]:
     prepare_process()
     started_s, spent_s = time.perf_counter(), _processor_s()
     with peak_memory() as peak, _peak_of_workers() as workers:
-        _run_stage(stage, _config(root), Workspace(root), "caf/s0")
-    own = peak.mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        _run_stage(stage, config_of(root), Workspace(root), "caf/s0")
     return {
-        "peak_mib": own + workers.mib,
+        "peak_mib": peak.mib + workers.mib,
         "wall_s": time.perf_counter() - started_s,
         "processor_s": _processor_s() - spent_s,
     }
@@ -312,11 +212,11 @@ def _measure_shards(num_shards: int, root: Path, stages: list[str]) -> dict[str,
     from agetf_pipeline.core.workspace import Workspace
 
     prepare_process()
-    workspace, config, faces = Workspace(root), _config(root), _faces()
-    _write_networks(workspace)
+    workspace, config, faces = Workspace(root), config_of(root), small_faces()
+    write_networks(workspace)
     shards = [f"s{number:04d}" for number in range(num_shards)]
     for shard in shards:
-        _write_shard(workspace, shard, _SHARD_IMAGES, faces)
+        write_shard(workspace, shard, _SHARD_IMAGES, faces)
     last = max(_STAGES.index(name) for name in stages)
     spent: dict[str, list[float]] = {}
     tenth = max(10, num_shards // 10)
@@ -330,7 +230,7 @@ def _measure_shards(num_shards: int, root: Path, stages: list[str]) -> dict[str,
             before_s = _processor_s()
             _run_stage("ingest", config, workspace, f"caf/{shard}")
             spent["ingest"].append(_processor_s() - before_s)
-            _copy_tables(workspace, f"caf/{shards[0]}", f"caf/{shard}")
+            copy_tables(workspace, f"caf/{shards[0]}", f"caf/{shard}")
         for stage in _STAGES[: last + 1]:
             started_s, times = time.perf_counter(), spent.setdefault(stage, [])
             if stage in _OVER_ALL and place > 0 and not is_last:
@@ -344,38 +244,6 @@ def _measure_shards(num_shards: int, root: Path, stages: list[str]) -> dict[str,
                 file=sys.stderr, flush=True,
             )  # fmt: skip
     return {stage: times for stage, times in spent.items() if stage in stages}
-
-
-def _copy_tables(workspace, source: str, partition: str) -> None:
-    """Give a shard the tables of another, of its own images."""
-    import polars as pl
-
-    from agetf_pipeline.data.schemas import (
-        CAPTIONS,
-        ENHANCED,
-        ENHANCED_AGES,
-        IMAGES,
-        KEEP_LIST,
-        LABELS,
-        PREDICTIONS,
-    )  # fmt: skip
-    from agetf_pipeline.data.tables import read_table, table_path, write_table
-
-    theirs, its = (
-        read_table(workspace, IMAGES, [name])["image_id"].to_list() for name in (source, partition)
-    )
-    renamed = pl.col("image_id").replace_strict(theirs, its)
-    for spec in (PREDICTIONS, LABELS, KEEP_LIST, ENHANCED, ENHANCED_AGES, CAPTIONS):
-        if table_path(workspace, spec, source).exists():
-            rows = read_table(workspace, spec, [source]).with_columns(renamed)
-            write_table(workspace, spec, partition, rows)
-
-
-def _apart(arguments: list[str]) -> dict:
-    """Measure in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.growth", *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.clock import peak_memory
+from benchmarks.clock import measured_apart, peak_memory
 from benchmarks.rows import Row
 
 if TYPE_CHECKING:
@@ -254,10 +254,8 @@ def _measure_files(folder: Path, num_files: int) -> None:
         os.write(descriptor, _distinct(kind, data, number))
         os.close(descriptor)
     print(f"{num_files} files of 32 px written", flush=True)
-    command = [sys.executable, "-m", "benchmarks.ingest", "--stage", str(folder)]
     for what in ("first run, all new", "second run, nothing new"):
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = measured_apart("benchmarks.ingest", ["--stage", str(folder)])
         print(
             f"  {what:24} {found['wall_s']:8.1f} s, {num_files / found['wall_s']:8.0f} files/s, "
             f"processor {found['processor_s']:8.1f} s, peak "
@@ -278,10 +276,8 @@ def _measure_shards(folder: Path, num_shards: int) -> None:
             (shard / f"{place}.png").write_bytes(_distinct("PNG", picture, number * 8 + place))
             lines.append(f"{place}.png,p{number},{20 + place}")
         (shard / "manifest.csv").write_text("\n".join(lines) + "\n")
-    command = [sys.executable, "-m", "benchmarks.ingest", "--stage", str(folder)]
-    command += [f"caf/{name}" for name in names]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    each_s = json.loads(done.stdout.splitlines()[-1])["each_s"]
+    arguments = ["--stage", str(folder), *(f"caf/{name}" for name in names)]
+    each_s = measured_apart("benchmarks.ingest", arguments)["each_s"]
     some = max(1, num_shards // 10)
     first, last = (float(np.median(part)) for part in (each_s[1 : some + 1], each_s[-some:]))
     print(

@@ -8,14 +8,11 @@ after. Peaks are of processes of their own, over those of the same work on a mil
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.clock import Clock, peak_memory
+from benchmarks.clock import Clock, measured_apart, peak_memory
 from benchmarks.rows import Row, seconds_of
 
 NUM_ROWS, NUM_FEWER = 10_000_000, 1_000_000
@@ -207,9 +204,7 @@ _WORK = {
 
 def _apart(name: str, root: Path, number: int) -> dict[str, float]:
     """Do a piece of work in a process of its own; return seconds a row, and its peak."""
-    command = [sys.executable, "-m", "benchmarks.tables", name, str(root), str(number)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = measured_apart("benchmarks.tables", [name, str(root), str(number)])
     print(
         f"  {name:13s} {number:10,d} rows: {found['wall_s'] * number:6.1f} s, "
         f"{found['processor_s'] * number:6.1f} s of the processor, peak "
@@ -235,8 +230,7 @@ def main() -> None:
     with peak_memory() as peak:
         clock.time(work, options.num_rows)
     wall_s, processor_s = seconds_of(clock)
-    peak_mib = peak.mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"wall_s": wall_s, "processor_s": processor_s, "peak_mib": peak_mib}))
+    print(json.dumps({"wall_s": wall_s, "processor_s": processor_s, "peak_mib": peak.mib}))
 
 
 if __name__ == "__main__":
