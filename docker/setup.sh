@@ -42,7 +42,8 @@ if [ "$task" = lock ]; then
     "$uv" pip compile "$@" --universal --python-version 3.11 \
       --generate-hashes --no-emit-index-url --no-header --quiet
   }
-  resolve pyproject.toml --group dev --group deployment -o requirements.lock
+  resolve pyproject.toml --extra app --group dev --group deployment --group docs \
+    --group notebooks -o requirements.lock
   # The images without PyTorch: the same versions, fewer packages.
   for name in dagster-server mlflow-server; do
     resolve --group "$name" --constraints requirements.lock -o "docker/requirements-$name.lock"
