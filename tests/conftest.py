@@ -48,3 +48,14 @@ def _unlearned_devices():
 
     batches.forget_sizes()
     devices.forget_lost_device()
+
+
+@pytest.fixture
+def two_threads():
+    """PyTorch computes with two threads, whatever the machine has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -6,28 +6,15 @@ import time
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
+from squares import SPEC
 
 from agetf_pipeline.core.work import StageReport, joining, run_once
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data import crew, crew_board
 from agetf_pipeline.data.hands import Hands, with_hands
 from agetf_pipeline.data.incremental import update_table
-from agetf_pipeline.data.schemas import TableSpec
 from agetf_pipeline.data.tables import table_path
 
-SPEC = TableSpec(
-    "squares",
-    pa.schema(
-        [
-            pa.field("image_id", pa.string(), nullable=False),
-            pa.field("version", pa.string(), nullable=False),
-            pa.field("square", pa.int64()),
-        ]
-    ),
-    ("image_id",),
-    "Squares.",
-)
 STAGE, PARTITION, CHUNK, NUM = "square", "x", 4, 40
 
 

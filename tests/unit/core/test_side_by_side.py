@@ -8,15 +8,9 @@ import torch
 
 from agetf_pipeline.core.side_by_side import side_by_side
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_batches_are_read_only_a_little_ahead():

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import crew_work
 import pytest
-from crew_work import CHUNK, NUM, PARTITION, SPEC, STAGE
+from crew_work import CHUNK, NUM, PARTITION, STAGE
 from forked import FORKS, KILLED, ensure_server, preload
+from squares import SPEC
 
 from agetf_pipeline.core.errors import StageError, UnavailableError
 from agetf_pipeline.core.hashing import hash_file

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pytest
+from squares import SPEC
 
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.workspace import Workspace
@@ -15,19 +15,6 @@ from agetf_pipeline.data.incremental import IncrementalResult, update_table
 from agetf_pipeline.data.schemas import TableSpec
 from agetf_pipeline.data.streaming import SortedTable
 from agetf_pipeline.data.tables import read_table, table_path
-
-SPEC = TableSpec(
-    "squares",
-    pa.schema(
-        [
-            pa.field("image_id", pa.string(), nullable=False),
-            pa.field("version", pa.string(), nullable=False),
-            pa.field("square", pa.int64()),
-        ]
-    ),
-    ("image_id",),
-    "Squares.",
-)
 
 
 def wanted(numbers: range, version: str = "1") -> pl.DataFrame:
@@ -95,7 +82,7 @@ def test_an_exception_keeps_the_finished_chunks(workspace, tmp_path):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import test_data_incremental as tests
 from pathlib import Path
 from agetf_pipeline.core.workspace import Workspace
@@ -118,10 +105,9 @@ tests.update(Workspace(Path({root!r})), tests.wanted(range(20)), dying)
 
 @pytest.mark.parametrize("num_chunks", [0, 1, 4])
 def test_a_killed_process_loses_at_most_a_chunk(workspace, tmp_path, num_chunks):
-    code = KILLED.format(
-        tests=str(Path(__file__).parent), root=str(workspace.root), num_chunks=num_chunks
-    )
     repository = Path(__file__).resolve().parents[3]
+    tests = [str(Path(__file__).parent), str(repository / "tests")]
+    code = KILLED.format(tests=tests, root=str(workspace.root), num_chunks=num_chunks)
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
     # A power cut leaves half-written files too: the killed process left one.

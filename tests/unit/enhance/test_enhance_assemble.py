@@ -17,16 +17,10 @@ from agetf_pipeline.enhance.engine_official import OfficialSuperResolver
 from agetf_pipeline.enhance.esrgan import build_esrgan, load_esrgan
 from agetf_pipeline.enhance.tiling import activation_bytes_per_px, whole_mib
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 CPU = torch.device("cpu")
 COLOURISER = Colouriser(torch.nn.Identity(), 256, "none")
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
