@@ -57,6 +57,37 @@ Make = Callable[[Path, pl.DataFrame], None]
 
 
 @dataclass(frozen=True)
+class SharedWork:
+    """Rows of a table that several processes compute, as one of them sees it.
+
+    Attributes:
+        workspace: The workspace.
+        spec: The table.
+        assignment: The run that this is part of, or that is joined.
+        compared: Columns of the wanted rows that say which row it is, of which versions.
+        make: Computes a chunk and writes its part.
+        description: For the progress display.
+    """
+
+    workspace: Workspace
+    spec: TableSpec
+    assignment: Assignment
+    compared: list[str]
+    make: Make
+    description: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the board hangs."""
+        return crew_folder(self.workspace, self.spec.name, self.assignment.partition or "")
+
+    @property
+    def lock(self) -> Path:
+        """The crew's lock."""
+        return crew_lock(self.workspace, self.spec.name, self.assignment.partition or "")
+
+
+@dataclass(frozen=True)
 class Shift:
     """What a worker that joined has done.
 
@@ -103,53 +134,38 @@ def take_down_stale(workspace: Workspace, table: str, partition: str) -> None:
         clear(folder)
 
 
-def lead(
-    workspace: Workspace,
-    spec: TableSpec,
-    assignment: Assignment,
-    chunks: Chunks,
-    compared: list[str],
-    make: Make,
-    description: str,
-) -> None:
+def lead(work: SharedWork, chunks: Chunks) -> None:
     """Have every chunk computed: by this process, those that it starts, and those that join.
 
     Args:
-        workspace: The workspace.
-        spec: The table.
-        assignment: The run that this is part of.
-        chunks: What is to be computed.
-        compared: Columns of `chunks.todo` that say which row it is, of which versions.
-        make: Computes a chunk and writes its part.
-        description: For the progress display.
+        work: What is computed.
+        chunks: Those that are missing.
 
     Raises:
         UnavailableError: A worker hangs.
     """
-    partition = assignment.partition or ""
-    folder = crew_folder(workspace, spec.name, partition)
-    lock = crew_lock(workspace, spec.name, partition)
+    assignment, folder, lock = work.assignment, work.folder, work.lock
     hands = current_hands() or Hands()
     board = Board(
         token=chunks.token,
         stage=assignment.stage,
-        partition=partition,
+        partition=assignment.partition or "",
         data_version=assignment.data_version,
-        digest=digest_of(chunks.todo, compared),
+        digest=digest_of(chunks.todo, work.compared),
         chunk_size=chunks.size,
         num_rows=chunks.todo.height,
         leader=f"process {os.getpid()} on {socket.gethostname()}",
     )
     with _alone(lock, hands.max_silence_s):
-        put_up(folder, board, chunks.todo.select(spec.key))
+        put_up(folder, board, chunks.todo.select(work.spec.key))
     try:
         with (
             hands.hired(len(chunks)),
-            Progress(description, chunks.todo.height) as progress,
+            Progress(work.description, chunks.todo.height) as progress,
             closing(Claims(folder / CLAIMS)) as claims,
         ):
             tally = _Tally(chunks, progress)
-            _lead(chunks, claims, make, tally, hands)
+            _lead(chunks, claims, work.make, tally, hands)
             tally.take(force=True)
             (folder / BOARD).unlink()
             with _alone(lock, hands.max_silence_s):
@@ -159,35 +175,19 @@ def lead(
         (folder / BOARD).unlink(missing_ok=True)
 
 
-def join(
-    workspace: Workspace,
-    spec: TableSpec,
-    assignment: Assignment,
-    parts: Path,
-    wanted: pl.DataFrame,
-    compared: list[str],
-    make: Make,
-    description: str,
-) -> None:
+def join(work: SharedWork, parts: Path, wanted: pl.DataFrame) -> None:
     """Compute chunks of another process's run that nobody else has; then raise `ShiftEndedError`.
 
     Args:
-        workspace: The workspace.
-        spec: The table.
-        assignment: The run that is joined, as this process sees it.
+        work: What is computed.
         parts: Folder of the part files.
         wanted: As `update_table` is given it, sorted by key.
-        compared: Its columns that say which row it is, of which versions.
-        make: Computes a chunk and writes its part.
-        description: For the progress display.
 
     Raises:
         ShiftEndedError: Always, at the end: no chunk is left, or there is no board any more.
         StageError: The run was started with other settings, weights, code or inputs.
     """
-    partition = assignment.partition or ""
-    folder = crew_folder(workspace, spec.name, partition)
-    lock = crew_lock(workspace, spec.name, partition)
+    folder, lock = work.folder, work.lock
     if not lock.exists():
         raise ShiftEndedError(Shift("", 0, 0, nothing_left=False))
     with shared_lock(lock):
@@ -196,14 +196,14 @@ def join(
             raise ShiftEndedError(Shift("", 0, 0, nothing_left=False))
         keys = pl.read_parquet(folder / TODO)
         claims_file = Claims(folder / CLAIMS)
-    todo = keys.join(wanted, on=spec.key, how="left", maintain_order="left")
+    todo = keys.join(wanted, on=work.spec.key, how="left", maintain_order="left")
     todo = todo.select(wanted.columns)
-    _require_same(board, assignment, digest_of(todo, compared))
+    _require_same(board, work.assignment, digest_of(todo, work.compared))
     chunks = Chunks(todo, board.chunk_size, parts, board.token)
     num_chunks = num_rows = 0
     with (
         closing(claims_file) as claims,
-        Progress(f"{description} (joined)", todo.height, assignment.shown) as progress,
+        Progress(f"{work.description} (joined)", todo.height, work.assignment.shown) as progress,
     ):
         for number in range(len(chunks)):
             if chunks.is_done(number):
@@ -211,7 +211,7 @@ def join(
             with shared_lock(lock):
                 if read_board(folder) != board:
                     raise ShiftEndedError(Shift(board.token, num_chunks, num_rows, False))
-                if _compute(chunks, number, claims, make):
+                if _compute(chunks, number, claims, work.make):
                     num_chunks += 1
                     num_rows += chunks.rows(number).height
                     progress.advance(chunks.rows(number).height)

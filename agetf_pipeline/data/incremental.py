@@ -91,7 +91,8 @@ def update_table(
 
     assignment = current_assignment()
     if assignment is not None and assignment.joins:
-        crew.join(workspace, spec, assignment, parts, wanted, compared, make, description)
+        shared = crew.SharedWork(workspace, spec, assignment, compared, make, description)
+        crew.join(shared, parts, wanted)
     with exclusive_lock(workspace.state / "locks" / spec.name / f"{partition}.lock", description):
         crew.take_down_stale(workspace, spec.name, partition)
         remove_temporary_files(path.parent)
@@ -108,7 +109,8 @@ def update_table(
         todo = wanted.join(current, on=spec.key, how="anti")
         chunks = Chunks(todo, chunk_size, parts, new_token())
         if len(chunks) > 1 and assignment is not None and crew.is_shared(assignment, spec.name):
-            crew.lead(workspace, spec, assignment, chunks, compared, make, description)
+            shared = crew.SharedWork(workspace, spec, assignment, compared, make, description)
+            crew.lead(shared, chunks)
         else:
             _compute(chunks, make, description)
         if todo.height or stored or current.height != num_stored or not path.exists():
