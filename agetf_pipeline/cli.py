@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.storage import add_publish_arguments, add_pull_arguments
     from agetf_pipeline.commands.unpack import add_arguments as add_unpack_arguments
     from agetf_pipeline.commands.verify import add_arguments as add_verify_arguments
+    from agetf_pipeline.demo.command import add_arguments as add_demo_arguments
     from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
     parser = argparse.ArgumentParser(
@@ -204,6 +205,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_doctor_arguments(doctor)
     doctor.set_defaults(run=_doctor)
+
+    demo = commands.add_parser(
+        "demo", parents=[configured], help="the app in the browser, for this machine alone"
+    )
+    add_demo_arguments(demo)
+    demo.set_defaults(run=_demo)
     return parser
 
 
@@ -384,6 +391,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _model(options: argparse.Namespace) -> int:
     from agetf_pipeline.commands.model import run
+
+    return run(options, say=lambda line: print(line, flush=True))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from agetf_pipeline.demo.command import run
 
     return run(options, say=lambda line: print(line, flush=True))
 

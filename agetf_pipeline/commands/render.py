@@ -143,12 +143,12 @@ def render_files(
         except DataError as error:
             results.append(RenderResult(path, (), str(error), ()))
             continue
-        outputs = _write(renderer, rendered, ages, film_ages, out / stem, formats)
+        outputs = write_renderings(renderer, rendered, ages, film_ages, out / stem, formats)
         results.append(RenderResult(path, tuple(outputs), None, rendered.flags))
     return results
 
 
-def _write(
+def write_renderings(
     renderer: "Renderer", rendered: "RenderedPhoto", ages: list[float], film_ages: list[float],
     stem: Path, formats: Sequence[Format],
 ) -> list[Path]:  # fmt: skip
