@@ -47,8 +47,8 @@ def add_tab(services: Services) -> None:
         with gr.Column(scale=3):
             gallery = gr.Gallery(
                 [(example.rgb, example.caption) for example in examples()],
-                label="Or pick a drawn face", columns=6, height=190, allow_preview=False,
-                interactive=False, object_fit="cover", elem_id="ageing-examples", buttons=[],
+                label="Or pick a drawn face", columns=3, allow_preview=False, interactive=False,
+                object_fit="cover", elem_id="ageing-examples", buttons=[],
             )  # fmt: skip
         with gr.Column(scale=2):
             model = gr.Dropdown(
@@ -56,7 +56,7 @@ def add_tab(services: Services) -> None:
                 info=None if choices else "No model yet: run the stages train and register.",
             )  # fmt: skip
             gr.Slider(
-                0, 3, value=1, label="Guidance", interactive=False,
+                0, 3, value=0, label="Guidance", interactive=False,
                 info="This model knows no strength of guidance: it renders without.",
             )  # fmt: skip
     row = gr.HTML("<p>The ten ages appear here.</p>", elem_id="ageing-row")

@@ -29,6 +29,6 @@ def examples() -> tuple[Example, ...]:
     from agetf_pipeline.synthetic.faces import draw_face, draw_identity
 
     return tuple(
-        Example(f"drawn, {age:g} years", draw_face(draw_identity(seed), age, _SIZE_PX))
+        Example(f"{age:g} years", draw_face(draw_identity(seed), age, _SIZE_PX))
         for seed, age in _PEOPLE
     )

@@ -9,6 +9,8 @@ from agetf_pipeline.core.errors import DataError
 from agetf_pipeline.data.photos import FaceChoice
 
 _FACE_PX = 512
+_MIN_SIDE_PX = 16
+_MAX_ASPECT = 10.0
 
 FACE_CHOICES: tuple[tuple[str, str], ...] = (
     ("the only one", "only"),
@@ -58,18 +60,10 @@ def read_upload(path: Path | str | None, face: FaceChoice = "only") -> UploadedF
         default_detector,
         flags_of,
     )
-    from agetf_pipeline.data.photos import read_photo
 
     if path is None:
         raise DataError("There is no picture yet: drop one on the page, or pick an example.")
-    try:
-        rgb, flags = read_photo(Path(path))
-    except DataError as error:
-        _, _, reason = str(error).replace(str(path), "it").rpartition("found: ")
-        raise DataError(
-            f"This file is not a picture that can be read here: {reason} "
-            "Give a JPEG, PNG or WebP of at most 40 megapixels and 64 MB."
-        ) from error
+    rgb, flags = _read(Path(path))
     height, width = rgb.shape[:2]
     found = by_prominence(default_detector().find(rgb), width, height)
     if not found:
@@ -91,3 +85,24 @@ def read_upload(path: Path | str | None, face: FaceChoice = "only") -> UploadedF
     chosen = found[number - 1]
     rgb_face = crop_face(rgb, chosen, _FACE_PX)
     return UploadedFace(rgb_face, (*flags, *flags_of(chosen, found, _FACE_PX)))
+
+
+def _read(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a picture's upright pixels, uint8 (H, W, 3), RGB, and what was done to them."""
+    from agetf_pipeline.data.file_bytes import TooManyBytesError, read_at_most
+    from agetf_pipeline.data.probe import Limits, Rejection, probe, too_many_bytes
+
+    limits = Limits(min_side_px=_MIN_SIDE_PX, max_aspect=_MAX_ASPECT)
+    try:
+        probed = probe(read_at_most(path, limits.max_bytes), limits)
+    except TooManyBytesError as error:
+        probed = too_many_bytes(error.num_bytes, limits.max_bytes)
+    except OSError as error:
+        raise DataError(f"The picture cannot be read: {error.strerror}. Give it again.") from error
+    if isinstance(probed, Rejection):
+        raise DataError(
+            f"This picture cannot be used: {probed.detail} "
+            "Give a JPEG, PNG or WebP of at most 40 megapixels and 64 MB."
+        )
+    facts, rgb = probed
+    return rgb, facts.flags

@@ -8,8 +8,13 @@ if TYPE_CHECKING:
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 _MONO = ("ui-monospace", "Consolas", "Liberation Mono", "monospace")
 
-HEAD = """<script>document.documentElement.lang = "en";</script>"""
-"""Gradio leaves `lang` to the browser's language; the app speaks English."""
+HEAD = """<script>
+document.documentElement.lang = "en";
+new MutationObserver(() => document.querySelectorAll("#ageing-swipe img").forEach((img, i) => {
+  if (!img.alt) img.alt = i ? "The face at the chosen age" : "The original face";
+})).observe(document, {childList: true, subtree: true});
+</script>"""
+"""Gradio leaves `lang` to the browser's language, and the swiped pictures without texts."""
 
 CSS = """
 .faces { display: grid; grid-template-columns: repeat(auto-fit, minmax(84px, 1fr)); gap: 8px; }
