@@ -7,14 +7,12 @@ interrupted; 141 nobody reads what it prints any more.
 import argparse
 import logging
 import sys
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agetf_pipeline import __version__
 
 _DEFAULT_CONFIG = Path("configs/demo.yaml")
-_WIDTH = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +57,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 
 def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.captions import add_parsers as add_captions_parsers
+    from agetf_pipeline.commands.completion import add_arguments as add_completion_arguments
     from agetf_pipeline.commands.doctor import add_arguments as add_doctor_arguments
     from agetf_pipeline.commands.forget import add_arguments as add_forget_arguments
     from agetf_pipeline.commands.join import add_arguments as add_join_arguments
@@ -66,11 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     from agetf_pipeline.commands.models import add_parsers as add_models_parsers
     from agetf_pipeline.commands.registry import add_parsers as add_registry_parsers
     from agetf_pipeline.commands.render import add_arguments as add_render_arguments
+    from agetf_pipeline.commands.stage import add_parsers as add_stage_parsers
     from agetf_pipeline.commands.storage import add_publish_arguments, add_pull_arguments
     from agetf_pipeline.commands.unpack import add_arguments as add_unpack_arguments
     from agetf_pipeline.commands.verify import add_arguments as add_verify_arguments
     from agetf_pipeline.demo.command import add_arguments as add_demo_arguments
-    from agetf_pipeline.stages.names import STAGE_SUMMARIES
 
     parser = argparse.ArgumentParser(
         prog="agetf",
@@ -89,24 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="section.key=value", help="e.g. train.batch_size=8"
     )
 
-    everything = commands.add_parser(
-        "run", parents=[configured], help="all stages in order, without Dagster"
-    )
-    everything.set_defaults(run=_run_all)
-    for name, summary in STAGE_SUMMARIES.items():
-        stage = commands.add_parser(name, parents=[configured], help=f"stage: {summary}")
-        stage.add_argument(
-            "--partition",
-            action="append",
-            help="ffhq_aging or caf/<shard>; may be repeated; default: all there are",
-        )
-        stage.set_defaults(run=_run_stage, stage=name)
-        if name == "enhance":
-            stage.add_argument(
-                "--audit",
-                action="store_true",
-                help="change nothing: re-verify every link between originals, copies and rows",
-            )
+    add_stage_parsers(commands, configured, _run_all, _run_stage)
 
     join = commands.add_parser(
         "join", parents=[located], help="compute for a stage that another process runs"
@@ -205,6 +187,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_doctor_arguments(doctor)
     doctor.set_defaults(run=_doctor)
+    completion = commands.add_parser(
+        "completion", parents=[common], help="print what a shell needs to complete all this"
+    )
+    add_completion_arguments(completion)
+    completion.set_defaults(run=lambda options: _completion(options, parser))
 
     demo = commands.add_parser(
         "demo", parents=[configured], help="the app in the browser, for this machine alone"
@@ -215,28 +202,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run_stage(options: argparse.Namespace) -> int:
-    from agetf_pipeline.config import load_config, workspace_of
-    from agetf_pipeline.data.corpora import discover_partitions
-    from agetf_pipeline.stages.catalogue import run_stage, select_partitions, stage_info
-    from agetf_pipeline.stages.joining import unclaimed_first
+    from agetf_pipeline.commands.stage import run_one
 
-    config = load_config(options.config, options.overrides)
-    workspace = workspace_of(config)
-    if getattr(options, "audit", False):
-        return _audit_enhanced(config, workspace, options.partition)
-    info = stage_info(options.stage)
-    partitions: list[str | None] = (
-        list(options.partition)
-        if options.partition
-        else select_partitions(
-            info,
-            [] if info.partitioning == "none" else discover_partitions(config, workspace),
-        )
-    )
-    for partition in unclaimed_first(workspace, options.stage, partitions):
-        report = run_stage(options.stage, config, workspace, partition)
-        _print_report(report)
-    return 0
+    return run_one(options, say=lambda line: print(line, flush=True))
 
 
 def _join(options: argparse.Namespace) -> int:
@@ -245,53 +213,10 @@ def _join(options: argparse.Namespace) -> int:
     return run(options, say=print)
 
 
-def _audit_enhanced(config, workspace, partitions: list[str] | None) -> int:
-    from agetf_pipeline.commands.enhance_audit import audit_shards
-
-    shards = audit_shards(config, workspace, partitions)
-    for shard in shards:
-        print("\n".join(shard.lines()))
-    return 1 if any(shard.num_errors for shard in shards) else 0
-
-
 def _run_all(options: argparse.Namespace) -> int:
-    from agetf_pipeline.config import load_config, workspace_of
-    from agetf_pipeline.data.corpora import discover_partitions
-    from agetf_pipeline.stages.catalogue import STAGES, run_stage, select_partitions
+    from agetf_pipeline.commands.stage import run_all
 
-    config = load_config(options.config, options.overrides)
-    workspace = workspace_of(config)
-    for number, info in enumerate(STAGES, start=1):
-        partitions = [] if info.partitioning == "none" else discover_partitions(config, workspace)
-        print(f"[{number}/{len(STAGES)}] {info.name}: {info.summary}", flush=True)
-        for partition in select_partitions(info, partitions):
-            _print_report(run_stage(info.name, config, workspace, partition))
-    return 0
-
-
-def _print_report(report) -> None:
-    where = f" {report.partition}" if report.partition else ""
-    numbers = [f"{name} {count}" for name, count in report.counts.items()]
-    text = f"{report.stage}{where}: {report.status}; {', '.join(numbers) or 'no counts'}"
-    print(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    "))
-    figures = ", ".join(_spell_figures(report.figures))
-    if figures:
-        print(textwrap.fill(figures, _WIDTH, initial_indent="    ", subsequent_indent="    "))
-    for message in report.messages:
-        print(f"    note: {message}")
-    for name, path in report.outputs.items():
-        print(f"    {name}: {path}")
-
-
-def _spell_figures(figures: Mapping[str, float | None]) -> Iterator[str]:
-    """Yield `name value`, with its interval where there are `name_low` and `name_high`."""
-    for name, value in figures.items():
-        stem = name.removesuffix("_low").removesuffix("_high")
-        if stem != name and stem in figures:
-            continue
-        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
-        interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
-        yield f"{name} {'unknown' if value is None else f'{value:.4g}'}{interval}"
+    return run_all(options, say=lambda line: print(line, flush=True))
 
 
 def _render(options: argparse.Namespace) -> int:
@@ -399,6 +324,12 @@ def _demo(options: argparse.Namespace) -> int:
     from agetf_pipeline.demo.command import run
 
     return run(options, say=lambda line: print(line, flush=True))
+
+
+def _completion(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from agetf_pipeline.commands.completion import run
+
+    return run(options.shell, parser, say=print)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The command line: exit codes, messages, and what it refuses."""
 
+import json
+
 import pytest
 
 from agetf_pipeline import cli
@@ -45,3 +47,14 @@ def test_overrides_may_stand_after_options(capsys, tmp_path):
     with pytest.raises(SystemExit) as ended:
         cli.main(["registry", "show", "3", *config, there, "--no-such-option"])
     assert ended.value.code == 2
+
+
+def test_reports_for_scripts_are_json_and_nothing_else(capsys, tmp_path):
+    small = ["synthesize.num_ffhq_images=4", "synthesize.num_subjects_per_shard=1"]
+    options = ["--config", "configs/test.yaml", "--json", f"workspace.root={tmp_path}", *small]
+    for status in ("ran", "skipped"):
+        assert cli.main(["synthesize", *options]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        report = json.loads(line)
+        assert (report["stage"], report["status"]) == ("synthesize", status)
+        assert report["data_version"]
