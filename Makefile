@@ -50,19 +50,6 @@ ui: $(READY) ## Open Dagster (UI and daemon) on 127.0.0.1:3000 over what CONFIG'
 app: $(READY) ## Ten ages, age estimates and labels in the browser, over what CONFIG's run filled
 	@$(BIN)/agetf demo --config $(CONFIG)
 
-.PHONY: lab
-lab: $(READY) ## Open the notebooks in JupyterLab on 127.0.0.1
-	@$(BIN)/jupyter lab --ip 127.0.0.1 --LabApp.news_url=None \
-		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks
-
-.PHONY: notebooks
-notebooks: $(READY) ## Execute the notebooks on what the demo made, and keep what they show
-	@$(BIN)/python -m notebooks.execute
-
-.PHONY: docs
-docs: $(READY) ## Build the documentation site into site/; a dead link ends it
-	@$(BIN)/mkdocs build --strict --quiet
-
 .PHONY: backfill
 backfill: $(READY) ## CAF shards for CONFIG: SHARDS=missing, all, a,b or a...d
 	@$(BIN)/python -m jobs.backfill --config $(CONFIG) --home $(HOME_DIR) --shards "$(SHARDS)"

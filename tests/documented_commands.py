@@ -9,6 +9,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _FENCE = re.compile(r"^\s*```")
 _BLOCK_COMMAND = re.compile(r"^(?:\$ )?((?:\.venv/bin/)?(?:agetf|make|python)\s.*)$")
 _INLINE_COMMAND = re.compile(r"`((?:agetf|make|python -m) [^`]+)`")
+_SHELL = ("|", ">", ">>", "&&")
 # A synopsis's optional parts, and what stands for a list of more.
 _OPTIONAL = re.compile(r"\s*\[[^\]]*\]|\s*\.\.\.(?=\s|$)")
 _VALUES = {
@@ -65,6 +66,6 @@ def _words(text: str) -> tuple[str, ...]:
         words = shlex.split(text, comments=True)
     except ValueError:
         return ()
-    if "|" in words:
-        words = words[: words.index("|")]
+    ends = [place for place, word in enumerate(words) if word in _SHELL]
+    words = words[: ends[0]] if ends else words
     return (words[0].removeprefix(".venv/bin/"), *words[1:]) if words else ()

@@ -31,6 +31,11 @@ def add_parsers(
     reporting.add_argument(
         "--json", action="store_true", help="print a JSON object for each report, a line each"
     )
+    reporting.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what would run, with which settings, and how long that took before",
+    )
     everything = commands.add_parser(
         "run", parents=[reporting], help="all stages in order, without Dagster"
     )
@@ -53,6 +58,7 @@ def add_parsers(
 
 def run_one(options: argparse.Namespace, say: Say) -> int:
     """Run one stage over the partitions asked for; return the exit code."""
+    from agetf_pipeline.commands.plan import say_plans
     from agetf_pipeline.config import load_config, workspace_of
     from agetf_pipeline.data.corpora import discover_partitions
     from agetf_pipeline.stages.catalogue import run_stage, select_partitions, stage_info
@@ -71,6 +77,9 @@ def run_one(options: argparse.Namespace, say: Say) -> int:
             [] if info.partitioning == "none" else discover_partitions(config, workspace),
         )
     )
+    if options.dry_run:
+        say_plans(info.name, config, workspace, partitions, options.json, say)
+        return 0
     for partition in unclaimed_first(workspace, options.stage, partitions):
         _say_report(run_stage(options.stage, config, workspace, partition), options.json, say)
     return 0
@@ -78,6 +87,7 @@ def run_one(options: argparse.Namespace, say: Say) -> int:
 
 def run_all(options: argparse.Namespace, say: Say) -> int:
     """Run all stages in order; return the exit code."""
+    from agetf_pipeline.commands.plan import say_plans
     from agetf_pipeline.config import load_config, workspace_of
     from agetf_pipeline.data.corpora import discover_partitions
     from agetf_pipeline.stages.catalogue import STAGES, run_stage, select_partitions
@@ -86,6 +96,10 @@ def run_all(options: argparse.Namespace, say: Say) -> int:
     workspace = workspace_of(config)
     for number, info in enumerate(STAGES, start=1):
         partitions = [] if info.partitioning == "none" else discover_partitions(config, workspace)
+        if options.dry_run:
+            chosen = select_partitions(info, partitions)
+            say_plans(info.name, config, workspace, chosen, options.json, say)
+            continue
         if not options.json:
             say(f"[{number}/{len(STAGES)}] {info.name}: {info.summary}")
         for partition in select_partitions(info, partitions):

@@ -31,7 +31,7 @@ class StageReport:
     Attributes:
         stage: The stage's verb.
         partition: The partition, or None for a stage that is not partitioned.
-        status: `ran` or `skipped`.
+        status: `ran` or `skipped`; while `planning`, `would_run` or `skipped`.
         counts: Rows, images, failures... by name.
         figures: Measured values by name; null where one could not be computed.
         outputs: Files and folders a person may want to open, relative to the workspace root.
@@ -72,6 +72,7 @@ class Assignment:
 
 _assignment: ContextVar[Assignment | None] = ContextVar("assignment", default=None)
 _joins: ContextVar[bool | None] = ContextVar("joins", default=None)
+_plans: ContextVar[bool] = ContextVar("plans", default=False)
 
 
 def current_assignment() -> Assignment | None:
@@ -94,6 +95,21 @@ def joining(shown: bool = True) -> Iterator[None]:
         yield
     finally:
         _joins.reset(token)
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """Let `run_once` say what it would do, and do nothing, while the block runs."""
+    token = _plans.set(True)
+    try:
+        yield
+    finally:
+        _plans.reset(token)
+
+
+def is_planning() -> bool:
+    """Whether nothing may be written: somebody asks what a stage would do."""
+    return _plans.get()
 
 
 def stage_lock(workspace: Workspace, stage: str, partition: str | None = None) -> Path:
@@ -174,6 +190,9 @@ def run_once(
     data_version = fingerprint(settings, code_version, inputs)
     path = report_path(workspace, stage, partition)
     what = stage if partition is None else f"{stage} {partition}"
+    if _plans.get():
+        kept = _kept(workspace, path, data_version)
+        return kept or StageReport(stage, partition, "would_run", data_version=data_version)
     forgotten = _forgotten(workspace)
     everybody = workspace.state / "locks" / FORGETTING_LOCK
     shown = _joins.get()
@@ -190,17 +209,10 @@ def run_once(
                 f"Expected nobody to be forgotten while {what} waited for its lock; found that "
                 "somebody was, and what it is about to read may hold them. Run it again."
             )
-        before = _read_report(path)
-        if before is not None:
-            report, known = before
-            complete = _ABSENT not in known.values()
-            if (
-                report.data_version == data_version
-                and complete
-                and known == _hash_outputs(workspace, report.outputs)
-            ):
-                _LOGGER.info("%s: nothing new, kept (%.0f s saved)", what, report.duration_s)
-                return dataclasses.replace(report, status="skipped")
+        kept = _kept(workspace, path, data_version)
+        if kept is not None:
+            _LOGGER.info("%s: nothing new, kept (%.0f s saved)", what, kept.duration_s)
+            return kept
         started_s = time.monotonic()
         _LOGGER.info("%s: started", what)
         with watching(what) as shortages:
@@ -225,6 +237,19 @@ def run_once(
             _LOGGER.warning("%s: %s", what, message)
         _LOGGER.info("%s: done in %.1f s %s", what, report.duration_s, report.counts or "")
         return report
+
+
+def _kept(workspace: Workspace, path: Path, data_version: str) -> StageReport | None:
+    """Return the stored report as `skipped`, where it is of this version and its files stand."""
+    before = _read_report(path)
+    if before is None:
+        return None
+    report, known = before
+    if report.data_version != data_version or _ABSENT in known.values():
+        return None
+    if known != _hash_outputs(workspace, report.outputs):
+        return None
+    return dataclasses.replace(report, status="skipped")
 
 
 def _on(assignment: Assignment, work: Callable[[], StageReport]) -> StageReport:

@@ -10,6 +10,7 @@ from agetf_pipeline.config import PipelineConfig
 from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import read_json, write_json
 from agetf_pipeline.core.hashing import fingerprint, hash_file
+from agetf_pipeline.core.work import is_planning
 from agetf_pipeline.core.workspace import Workspace
 from agetf_pipeline.data.trained_on import trained_on_path
 from agetf_pipeline.stages.base import StageReport, load_report, report_path, run_once
@@ -54,8 +55,9 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
             )
     _require_measured(weights, metrics)
     uri = tracking_uri_of(workspace, config.register_model.tracking_uri)
-    _catch_up(config, workspace)
-    _forget_where_moved(config, workspace, uri)
+    if not is_planning():
+        _catch_up(config, workspace)
+        _forget_where_moved(config, workspace, uri)
     inputs = {"weights": hash_file(weights), "metrics": hash_file(metrics)}
     mixture = _mixture_fingerprint(config, workspace)
     if mixture is not None:

@@ -16,6 +16,7 @@ from agetf_pipeline.core.errors import StageError
 from agetf_pipeline.core.files import write_text
 from agetf_pipeline.core.hashing import hash_file
 from agetf_pipeline.core.progress import Progress
+from agetf_pipeline.core.work import is_planning
 from agetf_pipeline.core.workspace import FFHQ_PARTITION, Workspace
 from agetf_pipeline.data.schemas import IMAGES, LABEL_DECISIONS, LABELS, PREDICTIONS
 from agetf_pipeline.data.tables import (
@@ -66,7 +67,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> StageReport:
         return _relabel(config, workspace, partitions, given)
 
     report = run_once(workspace, STAGE, settings, CODE_VERSION, inputs, work)
-    if report.status == "skipped" and config.relabel.log_to_mlflow:
+    if report.status == "skipped" and config.relabel.log_to_mlflow and not is_planning():
         return _logged_by_now(config, workspace, report)
     return report
 
