@@ -67,7 +67,7 @@ def run_one(options: argparse.Namespace, say: Say) -> int:
     config = load_config(options.config, options.overrides)
     workspace = workspace_of(config)
     if getattr(options, "audit", False):
-        return _audit_enhanced(config, workspace, options.partition, say)
+        return _audit_enhanced(config, workspace, options, say)
     info = stage_info(options.stage)
     partitions: list[str | None] = (
         list(options.partition)
@@ -108,13 +108,15 @@ def run_all(options: argparse.Namespace, say: Say) -> int:
 
 
 def _audit_enhanced(
-    config: "PipelineConfig", workspace: "Workspace", partitions: list[str] | None, say: Say
+    config: "PipelineConfig", workspace: "Workspace", options: argparse.Namespace, say: Say
 ) -> int:
     from agetf_pipeline.commands.enhance_audit import audit_shards
 
-    shards = audit_shards(config, workspace, partitions)
+    shards = audit_shards(config, workspace, options.partition)
     for shard in shards:
-        say("\n".join(shard.lines()))
+        lines = shard.lines()
+        found = {"stage": "enhance", "num_errors": shard.num_errors, "audit": lines}
+        say(json.dumps(found) if options.json else "\n".join(lines))
     return 1 if any(shard.num_errors for shard in shards) else 0
 
 

@@ -1,7 +1,6 @@
 """The tab 'Ten ages': one face at ten ages, at any age, and as a film."""
 
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from agetf_pipeline.age_transformer.renderer import RenderedPhoto
 
 _KEEP_S = 3600.0
+_NUM_KEPT = 32
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ def _write(services: Services, seen: Shown, formats: tuple[Any, ...]) -> dict[st
 
 
 def _sweep(downloads: Path) -> None:
-    """Delete what was made for downloads and is older than an hour."""
+    """Delete what was made for downloads, but for the last few: a person may still fetch them."""
     downloads.mkdir(exist_ok=True)
-    for folder in downloads.iterdir():
-        if time.time() - folder.stat().st_mtime > _KEEP_S:
-            shutil.rmtree(folder, ignore_errors=True)
+    by_age = sorted(downloads.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    for folder in by_age[:-_NUM_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
